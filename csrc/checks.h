@@ -1,0 +1,109 @@
+// Argument checks, each with the rule and the values seen. They throw std::runtime_error, which
+// arrives in Python as RuntimeError with this text alone (STD_TORCH_CHECK would add a source path).
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+
+#include "stable_compat.h"
+
+namespace sspcab {
+
+template <class... Parts>
+void check(bool holds, const Parts&... parts) {
+  if (holds) return;
+  std::ostringstream text;
+  text << "sspcab: ";
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+inline std::string text_of(const std::vector<int64_t>& shape) {
+  std::ostringstream text;
+  text << "(";
+  for (size_t i = 0; i < shape.size(); ++i) text << (i ? ", " : "") << shape[i];
+  text << (shape.size() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+inline void check_dtype(const char* name, const Tensor& t) {
+  const ScalarType dtype = t.scalar_type();
+  check(dtype == ScalarType::Half || dtype == ScalarType::BFloat16 || dtype == ScalarType::Float ||
+            dtype == ScalarType::Double,
+        name, " must be float16, bfloat16, float32 or float64; got another dtype");
+}
+
+inline void check_image(const char* name, const Tensor& x) {
+  check(x.dim() == 4, name, " must be (N, C, H, W); got ", text_of(shape_of(x)));
+  check(x.size(1) > 0, name, " must have at least one channel; got ", text_of(shape_of(x)));
+  check_dtype(name, x);
+}
+
+inline void check_shape(const char* name, const Tensor& t, const std::vector<int64_t>& expected,
+                        const Tensor& x) {
+  check(shape_of(t) == expected, name, " must be ", text_of(expected), " for x of ",
+        text_of(shape_of(x)), "; got ", text_of(shape_of(t)));
+}
+
+inline void check_same_image(const char* name, const Tensor& t, const Tensor& x) {
+  check_shape(name, t, shape_of(x), x);
+  check(t.scalar_type() == x.scalar_type(), name, " must have the dtype of x, ",
+        name_of(x.scalar_type()), "; got ", name_of(t.scalar_type()));
+}
+
+// Parameters share one dtype: that of x, or float32 beside a half-precision x.
+inline void check_parameter(const char* name, const Tensor& t, const Tensor& first,
+                            const Tensor& x) {
+  const ScalarType dtype = t.scalar_type();
+  const bool half = x.scalar_type() == ScalarType::Half || x.scalar_type() == ScalarType::BFloat16;
+  check(dtype == x.scalar_type() || (half && dtype == ScalarType::Float), name,
+        " must have the dtype of x", half ? " or float32" : "", "; got ", name_of(dtype),
+        " for x of ", name_of(x.scalar_type()));
+  check(dtype == first.scalar_type(), name, " must have the dtype of the other parameters, ",
+        name_of(first.scalar_type()), "; got ", name_of(dtype));
+  check(t.get_device_index() == x.get_device_index() && t.is_cuda() == x.is_cuda(), name,
+        " must be on the device of x");
+}
+
+inline void check_sub_kernels(const Tensor& x, const std::vector<Tensor>& weights,
+                              int64_t dilation) {
+  check(weights.size() == 4, "weights must be four sub-kernels; got ", weights.size());
+  check(dilation >= 0, "dilation must be 0 or more; got ", dilation);
+  check(weights[0].dim() == 4 && weights[0].size(3) > 0, "weight1 must be (C, C, k', k'); got ",
+        text_of(shape_of(weights[0])));
+  const int64_t c = x.size(1), k = weights[0].size(3);
+  for (size_t i = 0; i < 4; ++i) {
+    const std::string name = "weight" + std::to_string(i + 1);
+    check_shape(name.c_str(), weights[i], {c, c, k, k}, x);
+    check_parameter(name.c_str(), weights[i], weights[0], x);
+  }
+}
+
+inline void check_biases(const Tensor& x, const std::vector<Tensor>& biases, const Tensor& first) {
+  for (size_t i = 0; i < 4; ++i) {
+    const std::string name = "bias" + std::to_string(i + 1);
+    check_shape(name.c_str(), biases[i], {x.size(1)}, x);
+    check_parameter(name.c_str(), biases[i], first, x);
+  }
+}
+
+inline void check_excitation(const Tensor& x, const Tensor& fc1_weight, const Tensor& fc2_weight,
+                             const Tensor& first) {
+  check(fc1_weight.dim() == 2, "fc1_weight must be (C // r, C); got ",
+        text_of(shape_of(fc1_weight)));
+  const int64_t c = x.size(1), hidden = fc1_weight.size(0);
+  check_shape("fc1_weight", fc1_weight, {hidden, c}, x);
+  check_shape("fc2_weight", fc2_weight, {c, hidden}, x);
+  check_parameter("fc1_weight", fc1_weight, first, x);
+  check_parameter("fc2_weight", fc2_weight, first, x);
+}
+
+inline void check_excitation_biases(const Tensor& x, const Tensor& fc1_weight,
+                                    const Tensor& fc1_bias, const Tensor& fc2_bias) {
+  check_shape("fc1_bias", fc1_bias, {fc1_weight.size(0)}, x);
+  check_shape("fc2_bias", fc2_bias, {x.size(1)}, x);
+  check_parameter("fc1_bias", fc1_bias, fc1_weight, x);
+  check_parameter("fc2_bias", fc2_bias, fc1_weight, x);
+}
+
+}  // namespace sspcab

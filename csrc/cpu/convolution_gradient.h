@@ -1,0 +1,95 @@
+// The gradients of the masked convolution with whatever follows it, stages 3 to 5: grad_a and the
+// bias gradient, grad_x, and the four weight gradients. Shared by the whole block and by
+// masked_conv2d alone.
+#pragma once
+
+#include "checks.h"
+#include "cpu/masked_convolution.h"
+#include "cpu/tensors.h"
+
+namespace sspcab::cpu {
+
+template <class D>
+class ConvolutionGradient {
+ public:
+  using T = Compute<D>;
+
+  // needs[0]: x, needs[1..4]: the weights, needs[5]: bias
+  ConvolutionGradient(const MaskedConvolution<D>& conv, const Tensor& x,
+                      const std::vector<Tensor>& weights, const std::vector<bool>& needs)
+      : conv_(conv), s_(sample_of(x)), needs_x_(needs[0]) {
+    for (int64_t i = 0; i < 4; ++i) {
+      corners_[i] = needs[1 + i];
+      needs_weights_ |= needs[1 + i];
+      grad_weights_.emplace_back(weights[i], needs[1 + i]);
+    }
+    grad_bias_.emplace_back(weights[0], std::vector<int64_t>{s_.channels}, needs[5]);
+    bias_ = zeros<double>(s_.channels);
+    grad_x_ = needs_x_ ? empty_image(x) : empty(x, {0}, x.scalar_type());
+    if (needs_weights_) weight_gradient_.emplace(conv, corners_);
+    if (needs_x_) panels_ = conv.pack_panels(SubKernelWeights<T>(weights).pointers(), true);
+  }
+
+  bool needs_any() const { return needs_x_ || needs_weights_ || grad_bias_[0].needed(); }
+
+  // `count` samples from sample `first` on; grad_mean (null: 0) is that of sample `first`.
+  void add(const OutputGradient<D>& all, const T* grad_mean, bool relu, const D* x, int64_t first,
+           int64_t count) {
+    const Kernels<D>& k = kernels<D>();
+    const Bands bands = conv_.bands(count);
+    const int64_t items = count * bands.per_sample, size = conv_.whole_size();
+    const Buffer<T> padded_grad(count * size);
+    const Buffer<T> padded_x(needs_weights_ ? count * size : 0);
+    const Buffer<T> bias = zeros<T>(items * s_.channels);
+    conv_.workers().run(items, [&](int64_t item, int64_t) {
+      const int64_t i = item / bands.per_sample;
+      const Rows rows = bands.rows(item % bands.per_sample);
+      k.activation_gradient(of_sample(all, s_, first + i),
+                            grad_mean ? grad_mean + i * s_.channels : nullptr, relu, s_, rows,
+                            conv_.whole(padded_grad.get() + i * size),
+                            bias.get() + item * s_.channels);
+      if (needs_weights_) {
+        const Padded<T> target = conv_.whole(padded_x.get() + i * size);
+        k.pack(x + (first + i) * s_.numel(), s_, rows.with_border(s_.height, target.reach), target);
+      }
+    });
+    for (int64_t item = 0; item < items; ++item) {
+      for (int64_t c = 0; c < s_.channels; ++c) bias_[c] += bias[item * s_.channels + c];
+    }
+    if (needs_x_) {
+      conv_.input_gradient(padded_grad.get(), count, panels_.get(), of_sample(all, s_, first),
+                           mutable_data<D>(grad_x_) + first * s_.numel());
+    }
+    if (needs_weights_) weight_gradient_->add(padded_x.get(), padded_grad.get(), count);
+  }
+
+  // Appends x, the four weights and the bias.
+  void finish(std::vector<Tensor>& gradients) {
+    if (needs_weights_) {
+      T* pointers[4];
+      for (int64_t i = 0; i < 4; ++i) pointers[i] = grad_weights_[i].get();
+      weight_gradient_->finish(pointers);
+    }
+    gradients.push_back(grad_x_);
+    for (const auto& grad_weight : grad_weights_) gradients.push_back(grad_weight.finish());
+    if (grad_bias_[0].needed()) {
+      for (int64_t c = 0; c < s_.channels; ++c) {
+        grad_bias_[0].get()[c] = static_cast<T>(bias_[c]);
+      }
+    }
+    gradients.push_back(grad_bias_[0].finish());
+  }
+
+ private:
+  const MaskedConvolution<D>& conv_;
+  Sample s_;
+  bool needs_x_, needs_weights_ = false;
+  bool corners_[4];
+  Tensor grad_x_;
+  std::vector<ParameterGradient<T>> grad_weights_, grad_bias_;
+  Buffer<double> bias_;
+  Buffer<T> panels_;
+  std::optional<typename MaskedConvolution<D>::WeightGradient> weight_gradient_;
+};
+
+}  // namespace sspcab::cpu

@@ -1,0 +1,234 @@
+// Passes over the elements of a sample: gate, loss and their gradients. Each reads every tensor
+// once. In channels_last the channels lie in the lanes and a pixel is a row; otherwise pixels lie
+// in the lanes and a channel is a row.
+#pragma once
+
+// Splits rows of a sample into vectors and calls body(offset, channel, width) for each: `channel`
+// is the first of the lanes' channels (channels_last) or the one of all lanes.
+template <class T, bool ChannelsLast, class Body>
+inline void for_each_element(const Sample& s, Rows rows, Body&& body) {
+  if constexpr (ChannelsLast) {
+    for (int64_t pixel = rows.first * s.width; pixel < rows.last * s.width; ++pixel) {
+      for_each_vector<T>(s.channels, [&](int64_t c, auto width) {
+        body(pixel * s.channels + c, c, width);
+      });
+    }
+  } else {
+    const int64_t count = rows.count() * s.width;
+    for (int64_t c = 0; c < s.channels; ++c) {
+      const int64_t first = c * s.pixels() + rows.first * s.width;
+      for_each_vector<T>(count, [&](int64_t i, auto width) { body(first + i, c, width); });
+    }
+  }
+}
+
+// A (C,) parameter in the lanes of for_each_element's body.
+template <class T, bool ChannelsLast, class Width>
+inline Vector<T> parameter_at(const T* parameter, int64_t channel, Width width) {
+  if constexpr (ChannelsLast) {
+    return load(parameter + channel, width);
+  } else {
+    return broadcast(parameter[channel]);
+  }
+}
+
+// totals[c] += Σ value(offset, channel, width) over the rows.
+template <class T, bool ChannelsLast, class Value>
+inline void add_up_channels(const Sample& s, Rows rows, T* totals, Value&& value) {
+  if constexpr (ChannelsLast) {
+    for_each_element<T, true>(s, rows, [&](int64_t offset, int64_t c, auto width) {
+      store(totals + c, load(totals + c, width) + value(offset, c, width), width);
+    });
+  } else {
+    const int64_t count = rows.count() * s.width;
+    for (int64_t c = 0; c < s.channels; ++c) {
+      const int64_t first = c * s.pixels() + rows.first * s.width;
+      Vector<T> total{};
+      for_each_vector<T>(count, [&](int64_t i, auto width) {
+        total += inside<T>(value(first + i, c, width), width);
+      });
+      totals[c] += sum_of_lanes<T>(total);
+    }
+  }
+}
+
+// Calls body with the layout as a compile-time constant.
+template <class Body>
+inline auto with_layout(const Sample& s, Body&& body) {
+  return s.channels_last ? body(std::true_type{}) : body(std::false_type{});
+}
+
+// G of the stage table: grad_out + loss_scale · (y · gate - x).
+template <class D, class Width>
+inline Vector<Compute<D>> output_gradient(const OutputGradient<D>& g, int64_t offset,
+                                          Vector<Compute<D>> y, Vector<Compute<D>> gate,
+                                          Width width) {
+  using T = Compute<D>;
+  Vector<T> result = g.grad_out ? load(g.grad_out + offset, width) : Vector<T>{};
+  if (g.loss_scale != 0) result += g.loss_scale * (y * gate - load(g.x + offset, width));
+  return result;
+}
+
+template <class D>
+void channel_sums(const D* image, const Sample& s, Rows rows, Compute<D>* sums) {
+  using T = Compute<D>;
+  with_layout(s, [&](auto layout) {
+    add_up_channels<T, layout>(s, rows, sums, [&](int64_t offset, int64_t, auto width) {
+      return load(image + offset, width);
+    });
+  });
+}
+
+template <class D>
+double scale(const D* y, const Compute<D>* gate, const D* x, const Sample& s, Rows rows, D* out) {
+  using T = Compute<D>;
+  double error = 0;
+  with_layout(s, [&](auto layout) {
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      Vector<T> row_error{};
+      for_each_element<T, layout>(s, {row, row + 1}, [&](int64_t offset, int64_t c, auto width) {
+        const Vector<T> value =
+            load(y + offset, width) * parameter_at<T, layout>(gate, c, width);
+        store(out + offset, value, width);
+        if (x) {
+          const Vector<T> difference = value - load(x + offset, width);
+          row_error += inside<T>(difference * difference, width);
+        }
+      });
+      for (int64_t i = 0; i < kLanes<T>; ++i) error += row_error[i];
+    }
+  });
+  return error;
+}
+
+template <class D>
+void gate_gradient(const OutputGradient<D>& g, const Sample& s, Rows rows, Compute<D>* grad_gate) {
+  using T = Compute<D>;
+  with_layout(s, [&](auto layout) {
+    add_up_channels<T, layout>(s, rows, grad_gate, [&](int64_t offset, int64_t c, auto width) {
+      const Vector<T> y = load(g.y + offset, width);
+      return y * output_gradient(g, offset, y, parameter_at<T, layout>(g.gate, c, width), width);
+    });
+  });
+}
+
+template <class D>
+void scale_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean, const Sample& s,
+                    Rows rows, D* grad_y) {
+  using T = Compute<D>;
+  with_layout(s, [&](auto layout) {
+    for_each_element<T, layout>(s, rows, [&](int64_t offset, int64_t c, auto width) {
+      const Vector<T> gate = parameter_at<T, layout>(g.gate, c, width);
+      store(grad_y + offset,
+            output_gradient(g, offset, load(g.y + offset, width), gate, width) * gate +
+                parameter_at<T, layout>(grad_mean, c, width),
+            width);
+    });
+  });
+}
+
+// The gradient of the pre-activation, in the lanes of one vector.
+template <class D, class Width>
+inline Vector<Compute<D>> activation_gradient_at(const OutputGradient<D>& g, bool relu,
+                                                 int64_t offset, Vector<Compute<D>> gate,
+                                                 Vector<Compute<D>> grad_mean, Width width) {
+  using T = Compute<D>;
+  if (!relu) return output_gradient(g, offset, Vector<T>{}, gate, width) * gate + grad_mean;
+  const Vector<T> y = load(g.y + offset, width);
+  return where_active<T>(y, output_gradient(g, offset, y, gate, width) * gate + grad_mean);
+}
+
+template <class T, bool ChannelsLast, class Width>
+inline Vector<T> parameter_or(const T* parameter, int64_t channel, Width width, T otherwise) {
+  return parameter ? parameter_at<T, ChannelsLast>(parameter, channel, width)
+                   : broadcast(otherwise);
+}
+
+template <class D>
+void activation_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean, bool relu,
+                         const Sample& s, Rows rows, const Padded<Compute<D>>& grad_a,
+                         Compute<D>* grad_bias) {
+  using T = Compute<D>;
+  constexpr int64_t lanes = kLanes<T>;
+  clear_border(grad_a, s, rows.with_border(s.height, grad_a.reach));
+  for (int64_t row = rows.first; row < rows.last; ++row) {
+    T* target = grad_a.at(row, 0);
+    if (s.channels_last) {
+      for (int64_t w = 0; w < s.width; ++w, target += kBlock) {
+        for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
+          const auto at = [&](auto width) {
+            const Vector<T> value = activation_gradient_at(
+                g, relu, (row * s.width + w) * s.channels + c,
+                parameter_or<T, true>(g.gate, c, width, 1),
+                parameter_or<T, true>(grad_mean, c, width, 0), width);
+            store(grad_bias + c, load(grad_bias + c, width) + value, width);
+            return inside<T>(value, width);
+          };
+          Vector<T> value{};
+          if (c + lanes <= s.channels) {
+            value = at(Full{});
+          } else if (c < s.channels) {
+            value = at(Partial{s.channels - c});
+          }
+          store(target + c / kBlock * grad_a.block_stride() + c % kBlock, value);
+        }
+      }
+    } else {
+      for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
+        T* block = target + c / kBlock * grad_a.block_stride() + c % kBlock;
+        const int64_t channels = std::clamp<int64_t>(s.channels - c, 0, lanes);
+        Vector<T> total[lanes] = {};
+        for_each_vector<T>(s.width, [&](int64_t w, auto width) {
+          Vector<T> square[lanes] = {};
+          for (int64_t i = 0; i < channels; ++i) {
+            square[i] = activation_gradient_at(
+                g, relu, (c + i) * s.pixels() + row * s.width + w,
+                parameter_or<T, false>(g.gate, c + i, width, 1),
+                parameter_or<T, false>(grad_mean, c + i, width, 0), width);
+            total[i] += inside<T>(square[i], width);
+          }
+          transpose<T>(square);
+          const int64_t count = std::min(lanes, s.width - w);
+          for (int64_t i = 0; i < count; ++i) store(block + (w + i) * kBlock, square[i]);
+        });
+        for (int64_t i = 0; i < channels; ++i) grad_bias[c + i] += sum_of_lanes<T>(total[i]);
+      }
+    }
+  }
+}
+
+template <class D>
+double squared_error(const D* out, const D* x, int64_t count) {
+  using T = Compute<D>;
+  constexpr int64_t piece = 4096;  // the sum of a piece stays in T
+  double error = 0;
+  for (int64_t first = 0; first < count; first += piece) {
+    Vector<T> sum{};
+    for_each_vector<T>(std::min(piece, count - first), [&](int64_t i, auto width) {
+      const Vector<T> difference = load(out + first + i, width) - load(x + first + i, width);
+      sum += difference * difference;
+    });
+    for (int64_t i = 0; i < kLanes<T>; ++i) error += sum[i];
+  }
+  return error;
+}
+
+template <class D>
+void difference(const D* out, const D* x, Compute<D> factor, int64_t count, D* result) {
+  using T = Compute<D>;
+  for_each_vector<T>(count, [&](int64_t i, auto width) {
+    store(result + i, factor * (load(out + i, width) - load(x + i, width)), width);
+  });
+}
+
+template <class D>
+void to_compute(const D* source, int64_t count, Compute<D>* result) {
+  for_each_vector<Compute<D>>(
+      count, [&](int64_t i, auto width) { store(result + i, load(source + i, width), width); });
+}
+
+template <class D>
+void from_compute(const Compute<D>* source, int64_t count, D* result) {
+  for_each_vector<Compute<D>>(
+      count, [&](int64_t i, auto width) { store(result + i, load(source + i, width), width); });
+}

@@ -1,0 +1,38 @@
+// The kernels for x86-64 processors with AVX-512.
+#include "cpu/isa/begin.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+SSPCAB_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+namespace sspcab::cpu::avx512 {
+
+constexpr int64_t kVectorBytes = 64;
+constexpr int kMaxRun = 12;  // 24 sums, 2 weights and 1 input of 32 registers
+constexpr int kInputs = 8;
+constexpr const char* kName = "avx512";
+
+constexpr __mmask16 kAllLanes = 0xffff;  // GCC 12 warns about the unmasked conversions
+typedef float Floats __attribute__((vector_size(64)));
+inline Floats half_to_float(const Half* p) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return (Floats)_mm512_maskz_cvtph_ps(kAllLanes, bits);
+}
+inline void float_to_half(Floats v, Half* p) {
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(p),
+      _mm512_maskz_cvtps_ph(kAllLanes, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#define SSPCAB_HALF_CONVERSION
+
+#include "cpu/isa/vectors.h"
+#include "cpu/isa/pack.h"
+#include "cpu/isa/convolution.h"
+#include "cpu/isa/weight_gradient.h"
+#include "cpu/isa/elementwise.h"
+#include "cpu/isa/dense.h"
+#include "cpu/isa/table.h"
+
+}  // namespace sspcab::cpu::avx512
+SSPCAB_TARGET_END
+#endif

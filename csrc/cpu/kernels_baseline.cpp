@@ -1,0 +1,24 @@
+// The kernels for every other processor: SSE2 on x86-64, NEON on aarch64.
+#include "cpu/isa/begin.h"
+
+namespace sspcab::cpu::baseline {
+
+constexpr int64_t kVectorBytes = 16;
+#if defined(__aarch64__)
+constexpr int kMaxRun = 12;  // 24 sums, 2 weights and 1 input of 32 registers
+constexpr int kInputs = 8;
+#else
+constexpr int kMaxRun = 6;  // 12 sums, 2 weights and 1 input of 16 registers
+constexpr int kInputs = 4;
+#endif
+constexpr const char* kName = "baseline";
+
+#include "cpu/isa/vectors.h"
+#include "cpu/isa/pack.h"
+#include "cpu/isa/convolution.h"
+#include "cpu/isa/weight_gradient.h"
+#include "cpu/isa/elementwise.h"
+#include "cpu/isa/dense.h"
+#include "cpu/isa/table.h"
+
+}  // namespace sspcab::cpu::baseline

@@ -1,0 +1,154 @@
+// From tensors to plain data: layout, element types, parameters in the type of the arithmetic.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "cpu/buffer.h"
+#include "cpu/kernels.h"
+#include "stable_compat.h"
+
+namespace sspcab::cpu {
+
+// The layout of results. An image counts as channels_last when its channels are neighbours in
+// memory, also where it is a slice of a bigger one; ops.py says the same of fake tensors.
+inline bool is_channels_last(const Tensor& x) { return !x.is_contiguous() && x.stride(1) == 1; }
+
+inline Sample sample_of(const Tensor& x) {
+  return {x.size(1), x.size(2), x.size(3), is_channels_last(x)};
+}
+
+inline Tensor empty_image(const Tensor& x) {
+  return empty(x, shape_of(x), x.scalar_type(), is_channels_last(x));
+}
+
+// The tensor itself if it is dense in the wanted layout, otherwise a copy.
+inline Tensor dense(const Tensor& t, bool channels_last) {
+  bool is_dense = t.is_contiguous();
+  if (channels_last) {
+    is_dense = true;
+    int64_t stride = 1;
+    for (int64_t dim : {1, 3, 2, 0}) {
+      is_dense &= t.size(dim) == 1 || t.stride(dim) == stride;
+      stride *= t.size(dim);
+    }
+  }
+  if (is_dense) return t;
+  Tensor copy = empty(t, shape_of(t), t.scalar_type(), channels_last);
+  torch::stable::copy_(copy, t);
+  return copy;
+}
+
+template <class D>
+struct ScalarTypeOf;
+template <>
+struct ScalarTypeOf<float> {
+  static constexpr ScalarType value = ScalarType::Float;
+};
+template <>
+struct ScalarTypeOf<double> {
+  static constexpr ScalarType value = ScalarType::Double;
+};
+
+// body(D{}) with D the element type of the tensor.
+template <class Body>
+auto with_element_type(const Tensor& x, Body&& body) {
+  switch (x.scalar_type()) {
+    case ScalarType::Half: return body(Half{});
+    case ScalarType::BFloat16: return body(BFloat16{});
+    case ScalarType::Double: return body(double{});
+    default: return body(float{});
+  }
+}
+
+template <class D>
+const D* data(const Tensor& t) {
+  return static_cast<const D*>(t.const_data_ptr());
+}
+template <class D>
+D* mutable_data(const Tensor& t) {
+  return static_cast<D*>(t.mutable_data_ptr());
+}
+
+// A parameter as contiguous T: the tensor's own memory where that is what it holds.
+template <class T>
+class __attribute__((visibility("hidden"))) Parameter {
+ public:
+  explicit Parameter(const Tensor& t) : tensor_(dense(t, false)) {
+    if (tensor_.scalar_type() == ScalarTypeOf<T>::value) {
+      data_ = data<T>(tensor_);
+      return;
+    }
+    copy_ = Buffer<T>(tensor_.numel());
+    data_ = copy_.get();
+    with_element_type(tensor_, [&](auto element) {
+      using D = decltype(element);
+      if constexpr (std::is_same_v<Compute<D>, T>) {
+        kernels<D>().to_compute(data<D>(tensor_), tensor_.numel(), copy_.get());
+      }
+    });
+  }
+  const T* get() const { return data_; }
+
+ private:
+  Tensor tensor_;
+  Buffer<T> copy_;
+  const T* data_;
+};
+
+// The four sub-kernels as contiguous T.
+template <class T>
+class SubKernelWeights {
+ public:
+  explicit SubKernelWeights(const std::vector<Tensor>& w)
+      : weights_{Parameter<T>(w[0]), Parameter<T>(w[1]), Parameter<T>(w[2]), Parameter<T>(w[3])} {}
+  std::array<const T*, 4> pointers() const {
+    return {weights_[0].get(), weights_[1].get(), weights_[2].get(), weights_[3].get()};
+  }
+
+ private:
+  std::array<Parameter<T>, 4> weights_;
+};
+
+// A gradient that is computed as T and stored in the type of its parameter.
+template <class T>
+class ParameterGradient {
+ public:
+  ParameterGradient(const Tensor& parameter, const std::vector<int64_t>& shape, bool needed)
+      : tensor_(empty(parameter, needed ? shape : std::vector<int64_t>{0},
+                      parameter.scalar_type())),
+        needed_(needed) {
+    if (!needed) return;
+    if (tensor_.scalar_type() == ScalarTypeOf<T>::value) {
+      data_ = mutable_data<T>(tensor_);
+    } else {
+      wide_ = Buffer<T>(tensor_.numel());
+      data_ = wide_.get();
+    }
+  }
+  ParameterGradient(const Tensor& parameter, bool needed)
+      : ParameterGradient(parameter, shape_of(parameter), needed) {}
+
+  bool needed() const { return needed_; }
+  T* get() const { return data_; }
+
+  Tensor finish() const {
+    if (wide_.get()) {
+      with_element_type(tensor_, [&](auto element) {
+        using D = decltype(element);
+        if constexpr (std::is_same_v<Compute<D>, T>) {
+          kernels<D>().from_compute(wide_.get(), tensor_.numel(), mutable_data<D>(tensor_));
+        }
+      });
+    }
+    return tensor_;
+  }
+
+ private:
+  Tensor tensor_;
+  Buffer<T> wide_;
+  T* data_ = nullptr;
+  bool needed_;
+};
+
+}  // namespace sspcab::cpu

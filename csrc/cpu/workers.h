@@ -1,0 +1,46 @@
+// Threads: items of unequal length are handed out one by one, so a slow core holds nobody up.
+// Which worker computes an item never changes its result.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace sspcab::cpu {
+
+class Workers {
+ public:
+  // `work` in elementary operations; starting a thread pays from about 10 µs of them.
+  explicit Workers(double work) {
+    constexpr double per_worker = 250e3;
+    count_ = std::clamp<int64_t>(static_cast<int64_t>(work / per_worker), 1,
+                                 torch::stable::get_num_threads());
+  }
+
+  int64_t count() const { return count_; }
+
+  // body(item, worker) for every item, with worker < count().
+  template <class Body>
+  void run(int64_t items, const Body& body) const {
+    const int64_t workers = std::min(count_, items);
+    if (workers <= 1) {
+      for (int64_t item = 0; item < items; ++item) body(item, 0);
+      return;
+    }
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, workers, 1, [&](int64_t first, int64_t last) {
+      for (int64_t worker = first; worker < last; ++worker) {
+        for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) {
+          body(item, worker);
+        }
+      }
+    });
+  }
+
+ private:
+  int64_t count_;
+};
+
+}  // namespace sspcab::cpu

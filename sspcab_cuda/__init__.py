@@ -1,0 +1,21 @@
+"""Fused kernels for SSPCAB, the Self-Supervised Predictive Convolutional Attentive Block.
+
+Ristea et al., CVPR 2022. :class:`SSPCAB` takes the place of the published layer: same constructor,
+same parameter names, same numbers.
+"""
+
+from . import functional, reference
+from ._extension import build_info
+from .modules import SSPCAB, MaskedConv2d, SELayer
+
+__version__: str = str(build_info()["version"])
+
+__all__ = [
+    "SSPCAB",
+    "MaskedConv2d",
+    "SELayer",
+    "__version__",
+    "build_info",
+    "functional",
+    "reference",
+]

@@ -1,0 +1,47 @@
+"""Checks that need Python: types, devices and words. Shapes, dtypes and values are checked by the
+operators themselves (``csrc/checks.h``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ._extension import BUILD_COMMAND, build_info
+
+_DEVICES = ("cpu", "cuda", "meta") if build_info()["cuda"] else ("cpu", "meta")
+
+
+def check_image(name: str, x: Tensor) -> None:
+    """x is a tensor on a device that this build has kernels for."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"sspcab: {name} must be a tensor; got {type(x).__name__}")
+    device = x.device.type
+    if device not in _DEVICES:
+        remedy = (
+            f"rebuild with FORCE_CUDA=1 {BUILD_COMMAND}, or use"
+            if device == "cuda"
+            else "use"
+        )
+        raise RuntimeError(
+            f"sspcab: this build has kernels for {', '.join(_DEVICES[:-1])}; got {name} on "
+            f"{device}. Please {remedy} sspcab_cuda.reference, which runs on every device"
+        )
+
+
+def check_four(name: str, tensors: Sequence[Tensor]) -> None:
+    """One tensor for each corner."""
+    if len(tensors) != 4:
+        raise ValueError(
+            f"sspcab: {name} must have four tensors, one for each corner; got {len(tensors)}"
+        )
+
+
+def check_activation(activation: str) -> None:
+    if activation not in ("relu", "none"):
+        raise ValueError(f"sspcab: activation must be 'relu' or 'none'; got {activation!r}")
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"sspcab: {name} must be an integer ≥ {least}; got {value!r}")

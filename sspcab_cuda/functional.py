@@ -1,0 +1,182 @@
+"""The block and its parts as functions.
+
+Everywhere: ``x`` is ``(N, C, H, W)``, float16, bfloat16, float32 or float64, of any strides;
+results have its shape and dtype and are channels_last where it is. Parameters share one dtype:
+that of ``x``, or float32 beside a half-precision ``x``; sums are taken in float32, or float64 for
+float64 ``x``. Corners are numbered as in the authors' code: top-left, bottom-left, top-right,
+bottom-right. Arguments that break a rule raise an error with the rule and the values seen
+(RuntimeError for shapes, dtypes and devices, TypeError or ValueError for the rest).
+
+Under ``torch.func`` transforms and forward-mode differentiation the results come from
+:mod:`sspcab_cuda.reference`, as do second derivatives.
+
+Source: Ristea et al., "Self-Supervised Predictive Convolutional Attentive Block for Anomaly
+Detection", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from . import ops, reference
+from .checks import check_activation, check_four, check_image
+
+
+def _is_transformed() -> bool:
+    """Whether a function transform or forward-mode differentiation is under way.
+
+    Custom operators don't take part in either: jvp would silently be 0.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def masked_conv2d(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    dilation: int = 1,
+    activation: Literal["relu", "none"] = "relu",
+) -> Tensor:
+    """Masked convolution: four k'×k' sub-kernels in the corners of the receptive field.
+
+    Args:
+        x: ``(N, C, H, W)``; zero outside the image.
+        weights: four sub-kernels ``(C, C, k', k')``, in corner order.
+        biases: four vectors ``(C,)``; all four are added.
+        dilation: distance d ≥ 0, in pixels, between a sub-kernel and the masked centre.
+        activation: ``"relu"`` after the sum of the corners (the paper), or ``"none"``.
+
+    Returns:
+        ``(N, C, H, W)``. The value at a pixel doesn't depend on x in the rows and columns up to d
+        pixels from it.
+    """
+    check_image("x", x)
+    check_four("weights", weights)
+    check_four("biases", biases)
+    check_activation(activation)
+    if _is_transformed():
+        return reference.masked_conv2d(x, weights, biases, dilation, activation)
+    y: Tensor = ops.masked_conv2d(x, *weights, *biases, dilation, activation == "relu")
+    return y
+
+
+def squeeze_excite(
+    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor
+) -> Tensor:
+    """Squeeze-and-excitation channel attention (Hu et al., CVPR 2018).
+
+    Args:
+        x: ``(N, C, H, W)``.
+        fc1_weight, fc1_bias: ``(C // r, C)`` and ``(C // r,)``; C // r may be 0.
+        fc2_weight, fc2_bias: ``(C, C // r)`` and ``(C,)``.
+
+    Returns:
+        ``(N, C, H, W)``: x times the gate, ``sigmoid(fc2(relu(fc1(mean of x over H and W))))``.
+    """
+    check_image("x", x)
+    if _is_transformed():
+        return reference.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    out: Tensor = ops.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)[0]
+    return out
+
+
+def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
+    """``mean((out - x)²)``.
+
+    Args:
+        out, x: ``(N, C, H, W)``, of one dtype.
+
+    Returns:
+        A scalar: float64 for float64 input, otherwise float32. NaN for an empty input.
+    """
+    check_image("out", out)
+    check_image("x", x)
+    if _is_transformed():
+        return reference.reconstruction_loss(out, x)
+    loss: Tensor = ops.reconstruction_loss(out, x)
+    return loss
+
+
+@overload
+def sspcab(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    dilation: int = ...,
+    return_loss: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def sspcab(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    dilation: int = ...,
+    *,
+    return_loss: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def sspcab(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    dilation: int = ...,
+    return_loss: bool = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+def sspcab(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    dilation: int = 1,
+    return_loss: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The whole block, fused: masked convolution, ReLU, squeeze and excitation, loss.
+
+    Args:
+        x, weights, biases, dilation: as in :func:`masked_conv2d`.
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: as in :func:`squeeze_excite`.
+        return_loss: also return the reconstruction loss, computed in the same pass.
+
+    Returns:
+        ``out`` of shape ``(N, C, H, W)``; with ``return_loss`` the pair of it and the scalar
+        ``mean((out - x)²)`` (float64 for float64 x, otherwise float32).
+    """
+    check_image("x", x)
+    check_four("weights", weights)
+    check_four("biases", biases)
+    tensors = (x, *weights, *biases, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    if _is_transformed():
+        return reference.sspcab(
+            x,
+            weights,
+            biases,
+            *tensors[9:],
+            dilation=dilation,
+            return_loss=return_loss,  # type: ignore[call-overload, no-any-return]
+        )
+    saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    operator = ops.sspcab if saves else ops.sspcab_inference
+    out, loss = operator(*tensors, dilation, return_loss)[:2]
+    return (out, loss) if return_loss else out

@@ -1,0 +1,173 @@
+"""The block and its parts as modules, with the parameters of the authors' PyTorch code."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from . import functional
+from .checks import check_at_least
+
+
+class MaskedConv2d(nn.Module):
+    """Masked convolution with ReLU: :func:`sspcab_cuda.functional.masked_conv2d`.
+
+    Args:
+        channels: C, of input and output.
+        kernel_dim: k', the size of each of the four sub-kernels, in pixels.
+        dilation: d ≥ 0, the distance between a sub-kernel and the masked centre, in pixels.
+
+    Parameters: ``conv1`` to ``conv4`` (top-left, bottom-left, top-right, bottom-right), each with
+    a weight ``(C, C, k', k')`` and a bias ``(C,)``.
+
+    Raises:
+        ValueError: an argument is no integer or too small.
+    """
+
+    def __init__(self, channels: int, kernel_dim: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        check_at_least("channels", channels, 1)
+        check_at_least("kernel_dim", kernel_dim, 1)
+        check_at_least("dilation", dilation, 0)
+        self.dilation = dilation
+        self.conv1 = nn.Conv2d(channels, channels, kernel_dim)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_dim)
+        self.conv3 = nn.Conv2d(channels, channels, kernel_dim)
+        self.conv4 = nn.Conv2d(channels, channels, kernel_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` to ``(N, C, H, W)``, in the dtype and layout of x."""
+        return functional.masked_conv2d(x, *_sub_kernels(self), self.dilation)
+
+    def extra_repr(self) -> str:
+        return _describe(self)
+
+
+class SELayer(nn.Module):
+    """Squeeze and excitation: :func:`sspcab_cuda.functional.squeeze_excite`.
+
+    Args:
+        num_channels: C.
+        reduction_ratio: r ≥ 1; the gate has C // r hidden units, none where C < r.
+
+    Parameters: ``fc1`` with weight ``(C // r, C)``, ``fc2`` with weight ``(C, C // r)``.
+
+    Raises:
+        ValueError: an argument is no integer or too small.
+    """
+
+    def __init__(self, num_channels: int, reduction_ratio: int = 8) -> None:
+        super().__init__()
+        check_at_least("num_channels", num_channels, 1)
+        check_at_least("reduction_ratio", reduction_ratio, 1)
+        reduced = num_channels // reduction_ratio
+        self.fc1 = nn.Linear(num_channels, reduced)
+        self.fc2 = nn.Linear(reduced, num_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` to ``(N, C, H, W)``, in the dtype and layout of x."""
+        return functional.squeeze_excite(
+            x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
+        )
+
+
+class SSPCAB(nn.Module):
+    """Self-Supervised Predictive Convolutional Attentive Block (Ristea et al., CVPR 2022).
+
+    Takes the place of the authors' layer: same arguments, parameters, initialisation and numbers;
+    checkpoints load with ``strict=True`` in both directions.
+
+    Args:
+        channels: C, of input and output.
+        kernel_dim: k', the size of each of the four sub-kernels, in pixels.
+        dilation: d ≥ 0, the distance between a sub-kernel and the masked centre, in pixels.
+        reduction_ratio: r ≥ 1 of the squeeze-and-excitation gate.
+
+    Parameters: ``conv1`` to ``conv4`` (top-left, bottom-left, top-right, bottom-right), each with
+    a weight ``(C, C, k', k')`` and a bias ``(C,)``; ``se.fc1`` and ``se.fc2``.
+
+    Raises:
+        ValueError: an argument is no integer or too small.
+
+    Example:
+        >>> block = SSPCAB(64)
+        >>> out, reconstruction_loss = block(torch.rand(2, 64, 32, 32), return_loss=True)
+        >>> total_loss = task_loss + 0.1 * reconstruction_loss  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, channels: int, kernel_dim: int = 1, dilation: int = 1, reduction_ratio: int = 8
+    ) -> None:
+        super().__init__()
+        check_at_least("channels", channels, 1)
+        check_at_least("kernel_dim", kernel_dim, 1)
+        check_at_least("dilation", dilation, 0)
+        self.dilation = dilation
+        self.conv1 = nn.Conv2d(channels, channels, kernel_dim)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_dim)
+        self.conv3 = nn.Conv2d(channels, channels, kernel_dim)
+        self.conv4 = nn.Conv2d(channels, channels, kernel_dim)
+        self.se = SELayer(channels, reduction_ratio)
+
+    @overload
+    def forward(self, x: Tensor, return_loss: Literal[False] = ...) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, return_loss: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def forward(self, x: Tensor, return_loss: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Reconstructs each pixel from the corners of its receptive field.
+
+        Args:
+            x: ``(N, C, H, W)``, float16, bfloat16, float32 or float64, any strides.
+            return_loss: also return the reconstruction loss.
+
+        Returns:
+            ``out`` of the shape, dtype and layout of x; with ``return_loss`` the pair of it and
+            ``mean((out - x)²)``, a scalar in float32 or wider.
+        """
+        fc1, fc2 = self.se.fc1, self.se.fc2
+        return functional.sspcab(
+            x,
+            *_sub_kernels(self),
+            fc1.weight,
+            fc1.bias,
+            fc2.weight,
+            fc2.bias,
+            self.dilation,
+            return_loss,
+        )
+
+    def anomaly_map(self, x: Tensor) -> Tensor:
+        """Squared reconstruction error of each pixel, averaged over the channels.
+
+        Args:
+            x: ``(N, C, H, W)``, as in :meth:`forward`.
+
+        Returns:
+            ``(N, H, W)``, in float32 or wider, in squared units of x.
+        """
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return (self.forward(x).to(wide) - x.to(wide)).square().mean(dim=1)
+
+    def extra_repr(self) -> str:
+        return _describe(self)
+
+
+def _convolutions(module: MaskedConv2d | SSPCAB) -> tuple[nn.Conv2d, ...]:
+    return module.conv1, module.conv2, module.conv3, module.conv4
+
+
+def _sub_kernels(module: MaskedConv2d | SSPCAB) -> tuple[list[Tensor], list[Tensor]]:
+    """The four weights and the four biases, in corner order."""
+    convolutions = _convolutions(module)
+    return [c.weight for c in convolutions], [c.bias for c in convolutions]  # type: ignore[misc]
+
+
+def _describe(module: MaskedConv2d | SSPCAB) -> str:
+    channels, kernel_dim = module.conv1.in_channels, module.conv1.kernel_size[0]
+    receptive_field = 2 * (kernel_dim + module.dilation) + 1
+    return (
+        f"{channels}, kernel_dim={kernel_dim}, dilation={module.dilation}, "
+        f"receptive_field={receptive_field}x{receptive_field}"
+    )

@@ -1,0 +1,340 @@
+"""What PyTorch knows about the compiled operators: fake results, autograd and autocast.
+
+The only file that says what autograd saves. Second derivatives are taken through
+:mod:`sspcab_cuda.reference`. Schemas and argument shapes: ``csrc/registration.cpp``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _extension, reference
+
+assert _extension  # loading the compiled module is what registers the operators
+
+Gradients = tuple[Tensor | None, ...]
+
+masked_conv2d = torch.ops.sspcab.masked_conv2d.default
+masked_conv2d_backward = torch.ops.sspcab.masked_conv2d_backward.default
+squeeze_excite = torch.ops.sspcab.squeeze_excite.default
+squeeze_excite_backward = torch.ops.sspcab.squeeze_excite_backward.default
+reconstruction_loss = torch.ops.sspcab.reconstruction_loss.default
+reconstruction_loss_backward = torch.ops.sspcab.reconstruction_loss_backward.default
+sspcab = torch.ops.sspcab.sspcab.default
+sspcab_inference = torch.ops.sspcab.sspcab_inference.default
+sspcab_backward = torch.ops.sspcab.sspcab_backward.default
+
+
+# Fake results: shapes, dtypes and strides.
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums, gates and the loss."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _empty_image(x: Tensor) -> Tensor:
+    """An image like x, channels_last if x's channels are neighbours in memory (tensors.h)."""
+    channels_last = not x.is_contiguous() and x.stride(1) == 1
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
+
+
+def _empty_gradients(shapes: Sequence[Sequence[int]], like: Tensor, needs: Sequence[bool]) -> list[Tensor]:
+    return [
+        like.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True)
+    ]
+
+
+@torch.library.register_fake("sspcab::masked_conv2d")
+def _(x: Tensor, *_: object) -> Tensor:
+    return _empty_image(x)
+
+
+@torch.library.register_fake("sspcab::masked_conv2d_backward")
+def _(
+    grad_y: Tensor, x: Tensor, y: Tensor, weights: list[Tensor], dilation: int, relu: bool, needs: list[bool]
+) -> list[Tensor]:
+    grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
+    shapes = [*(w.shape for w in weights), (x.shape[1],)]
+    return [grad_x, *_empty_gradients(shapes, weights[0], needs[1:])]
+
+
+@torch.library.register_fake("sspcab::squeeze_excite")
+def _(x: Tensor, fc1_weight: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _empty_image(x), *_empty_excitation(x, fc1_weight)
+
+
+def _empty_excitation(x: Tensor, fc1_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    samples, channels = x.shape[:2]
+    mean = x.new_empty((samples, channels), dtype=_wide(x.dtype))
+    return mean, mean.new_empty((samples, fc1_weight.shape[0])), torch.empty_like(mean)
+
+
+@torch.library.register_fake("sspcab::squeeze_excite_backward")
+def _(
+    grad_out: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    hidden: Tensor,
+    gate: Tensor,
+    fc1_weight: Tensor,
+    fc2_weight: Tensor,
+    needs: list[bool],
+) -> list[Tensor]:
+    grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
+    shapes = [fc1_weight.shape, fc1_weight.shape[:1], fc2_weight.shape, fc2_weight.shape[:1]]
+    return [grad_x, *_empty_gradients(shapes, fc1_weight, needs[1:])]
+
+
+@torch.library.register_fake("sspcab::reconstruction_loss")
+def _(out: Tensor, x: Tensor) -> Tensor:
+    return x.new_empty((), dtype=_wide(x.dtype))
+
+
+@torch.library.register_fake("sspcab::reconstruction_loss_backward")
+def _(grad_loss: Tensor, out: Tensor, x: Tensor) -> Tensor:
+    return _empty_image(x)
+
+
+@torch.library.register_fake("sspcab::sspcab")
+def _(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    loss = x.new_empty((), dtype=_wide(x.dtype))
+    return _empty_image(x), loss, _empty_image(x), *_empty_excitation(x, args[8])
+
+
+@torch.library.register_fake("sspcab::sspcab_inference")
+def _(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return _empty_image(x), x.new_empty((), dtype=_wide(x.dtype))
+
+
+@torch.library.register_fake("sspcab::sspcab_backward")
+def _(
+    grad_out: Tensor | None,
+    grad_loss: Tensor | None,
+    x: Tensor,
+    y: Tensor,
+    mean: Tensor,
+    hidden: Tensor,
+    gate: Tensor,
+    weights: list[Tensor],
+    fc1_weight: Tensor,
+    fc2_weight: Tensor,
+    dilation: int,
+    needs: list[bool],
+) -> list[Tensor]:
+    grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
+    shapes = [
+        *(w.shape for w in weights),
+        (x.shape[1],),
+        fc1_weight.shape,
+        fc1_weight.shape[:1],
+        fc2_weight.shape,
+        fc2_weight.shape[:1],
+    ]
+    return [grad_x, *_empty_gradients(shapes, weights[0], needs[1:])]
+
+
+# Autograd. A backward that runs in grad mode is being differentiated itself (create_graph=True):
+# then it is computed by the reference, from the same saved tensors.
+
+
+def _differentiable(
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    needs: Sequence[bool],
+    grad_outputs: Sequence[Tensor | None],
+) -> Gradients:
+    """Gradients of function(*inputs) that can be differentiated again."""
+    outputs = function(*inputs)
+    pairs = [
+        (output, grad)
+        for output, grad in zip(
+            (outputs,) if isinstance(outputs, Tensor) else outputs, grad_outputs, strict=True
+        )
+        if grad is not None
+    ]
+    wanted = [i for i, needed in zip(inputs, needs, strict=True) if needed]
+    gradients = iter(
+        torch.autograd.grad(
+            [output for output, _ in pairs],
+            wanted,
+            [grad for _, grad in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return tuple(next(gradients) if needed else None for needed in needs)
+
+
+def _like(x: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Parameters in the dtype of x: the reference has no mixed arithmetic."""
+    return [p.to(x.dtype) for p in parameters]
+
+
+def _only(needs: Sequence[bool], gradients: Sequence[Tensor]) -> Gradients:
+    return tuple(g if needed else None for needed, g in zip(needs, gradients, strict=True))
+
+
+def _spread_bias(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """x, four weights, bias, rest → x, four weights, four biases, rest: all biases share one."""
+    return [*gradients[:5], *[gradients[5]] * 4, *gradients[6:]]
+
+
+def _gather_bias(needs: Sequence[bool]) -> list[bool]:
+    return [*needs[:5], any(needs[5:9]), *needs[9:]]
+
+
+def _save_masked_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.dilation, ctx.relu = inputs
+    ctx.save_for_backward(*tensors, output)
+
+
+def _masked_conv2d_gradients(ctx: Any, grad_y: Tensor) -> Gradients:
+    *inputs, y = ctx.saved_tensors
+    needs = ctx.needs_input_grad[:9]
+    x, weights = inputs[0], inputs[1:5]
+    if torch.is_grad_enabled():
+
+        def function(x: Tensor, *parameters: Tensor) -> Tensor:
+            wide = _like(x, parameters)
+            activation = "relu" if ctx.relu else "none"
+            return reference.masked_conv2d(x, wide[:4], wide[4:], ctx.dilation, activation)
+
+        return *_differentiable(function, inputs, needs, (grad_y,)), None, None
+    gradients = masked_conv2d_backward(
+        grad_y, x, y, weights, ctx.dilation, ctx.relu, _gather_bias(needs)
+    )
+    return *_only(needs, _spread_bias(gradients)), None, None
+
+
+def _save_squeeze_excite(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs, *output[1:])
+
+
+def _squeeze_excite_gradients(ctx: Any, grad_out: Tensor | None, *_: None) -> Gradients:
+    if grad_out is None:
+        return (None,) * 5
+    x, fc1_weight, fc1_bias, fc2_weight, fc2_bias, mean, hidden, gate = ctx.saved_tensors
+    needs = ctx.needs_input_grad
+    if torch.is_grad_enabled():
+        return _differentiable(
+            lambda x, *parameters: reference.squeeze_excite(x, *_like(x, parameters)),
+            (x, fc1_weight, fc1_bias, fc2_weight, fc2_bias),
+            needs,
+            (grad_out,),
+        )
+    return _only(
+        needs,
+        squeeze_excite_backward(
+            grad_out, x, mean, hidden, gate, fc1_weight, fc2_weight, list(needs)
+        ),
+    )
+
+
+def _save_reconstruction_loss(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _reconstruction_loss_gradients(ctx: Any, grad_loss: Tensor) -> Gradients:
+    needs = ctx.needs_input_grad
+    if torch.is_grad_enabled():
+        return _differentiable(
+            reference.reconstruction_loss, ctx.saved_tensors, needs, (grad_loss,)
+        )
+    grad_out = reconstruction_loss_backward(grad_loss, *ctx.saved_tensors)
+    return grad_out if needs[0] else None, -grad_out if needs[1] else None
+
+
+def _save_sspcab(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.dilation, ctx.with_loss = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.save_for_backward(*tensors, *output[2:])
+
+
+def _sspcab_gradients(
+    ctx: Any, grad_out: Tensor | None, grad_loss: Tensor | None, *_: None
+) -> Gradients:
+    if grad_out is None and grad_loss is None:
+        return (None,) * 15
+    *inputs, y, mean, hidden, gate = ctx.saved_tensors
+    needs = ctx.needs_input_grad[:13]
+    x, weights = inputs[0], inputs[1:5]
+    if torch.is_grad_enabled():
+
+        def function(x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+            wide = _like(x, parameters)
+            return reference.sspcab(
+                x, wide[:4], wide[4:8], *wide[8:], dilation=ctx.dilation, return_loss=True
+            )
+
+        return *_differentiable(function, inputs, needs, (grad_out, grad_loss)), None, None
+    gradients = sspcab_backward(
+        grad_out,
+        grad_loss,
+        x,
+        y,
+        mean,
+        hidden,
+        gate,
+        weights,
+        inputs[9],
+        inputs[11],
+        ctx.dilation,
+        _gather_bias(needs),
+    )
+    return *_only(needs, _spread_bias(gradients)), None, None
+
+
+for _name, _gradients, _save in (
+    ("masked_conv2d", _masked_conv2d_gradients, _save_masked_conv2d),
+    ("squeeze_excite", _squeeze_excite_gradients, _save_squeeze_excite),
+    ("reconstruction_loss", _reconstruction_loss_gradients, _save_reconstruction_loss),
+    ("sspcab", _sspcab_gradients, _save_sspcab),
+):
+    torch.library.register_autograd(f"sspcab::{_name}", _gradients, setup_context=_save)
+
+
+# Autocast: x goes to the region's dtype; float32 parameters stay as they are, because the kernels
+# take them beside half-precision images. The loss alone is computed in float32, as by mse_loss.
+
+
+def _cast_image(dtype: torch.dtype, x: Tensor, *arguments: Any) -> tuple[Any, ...]:
+    def cast(parameter: Any) -> Any:
+        mixed = isinstance(parameter, Tensor) and parameter.dtype not in (x.dtype, torch.float32)
+        return parameter.to(x.dtype) if mixed else parameter
+
+    if x.dtype != torch.float64:
+        x = x.to(dtype)
+    return x, *map(cast, arguments)
+
+
+def _cast_loss(dtype: torch.dtype, *images: Tensor) -> tuple[Tensor, ...]:
+    return tuple(image if image.dtype == torch.float64 else image.float() for image in images)
+
+
+_library = torch.library.Library("sspcab", "IMPL")
+
+
+def _register_autocast(operator: Any, device: str, cast: Callable[..., tuple[Any, ...]]) -> None:
+    key = f"Autocast{device.upper()}"
+    inside = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+    def implementation(*arguments: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(inside):
+            return operator(*cast(torch.get_autocast_dtype(device), *arguments))
+
+    _library.impl(operator.name().split("::")[1], implementation, key)
+
+
+for _device in ("cpu", "cuda"):
+    for _operator in (masked_conv2d, squeeze_excite, sspcab, sspcab_inference):
+        _register_autocast(_operator, _device, _cast_image)
+    _register_autocast(reconstruction_loss, _device, _cast_loss)
