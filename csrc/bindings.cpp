@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,15 @@
 namespace py = pybind11;
 
 namespace {
+
+#ifdef SSPCAB_WITH_CUDA
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
+  return parts;
+}
+#endif
 
 py::dict build_info() {
   py::dict info;
@@ -24,7 +34,7 @@ py::dict build_info() {
 #ifdef SSPCAB_WITH_CUDA
   info["cuda"] = true;
   info["cuda_version"] = SSPCAB_CUDA_VERSION;
-  info["arch_list"] = std::vector<std::string>{SSPCAB_ARCH_LIST};
+  info["arch_list"] = split(SSPCAB_ARCH_LIST, ';');
 #else
   info["cuda"] = false;
   info["cuda_version"] = py::none();

@@ -2,6 +2,8 @@
 // arrives in Python as RuntimeError with this text alone (STD_TORCH_CHECK would add a source path).
 #pragma once
 
+#include <algorithm>
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 
@@ -18,13 +20,21 @@ void check(bool holds, const Parts&... parts) {
   throw std::runtime_error(text.str());
 }
 
-inline std::string text_of(const std::vector<int64_t>& shape) {
-  std::ostringstream text;
-  text << "(";
-  for (size_t i = 0; i < shape.size(); ++i) text << (i ? ", " : "") << shape[i];
-  text << (shape.size() == 1 ? ",)" : ")");
-  return text.str();
-}
+// A shape as Python prints it, put into words only when a check fails.
+struct Shape {
+  explicit Shape(const Tensor& t) : first(t.sizes().begin()), last(t.sizes().end()) {}
+  Shape(const int64_t* first, const int64_t* last) : first(first), last(last) {}
+
+  friend std::ostream& operator<<(std::ostream& out, const Shape& shape) {
+    out << "(";
+    for (const int64_t* size = shape.first; size != shape.last; ++size) {
+      out << (size == shape.first ? "" : ", ") << *size;
+    }
+    return out << (shape.last - shape.first == 1 ? ",)" : ")");
+  }
+
+  const int64_t *first, *last;
+};
 
 inline void check_dtype(const char* name, const Tensor& t) {
   const ScalarType dtype = t.scalar_type();
@@ -34,19 +44,20 @@ inline void check_dtype(const char* name, const Tensor& t) {
 }
 
 inline void check_image(const char* name, const Tensor& x) {
-  check(x.dim() == 4, name, " must be (N, C, H, W); got ", text_of(shape_of(x)));
-  check(x.size(1) > 0, name, " must have at least one channel; got ", text_of(shape_of(x)));
+  check(x.dim() == 4, name, " must be (N, C, H, W); got ", Shape(x));
+  check(x.size(1) > 0, name, " must have at least one channel; got ", Shape(x));
   check_dtype(name, x);
 }
 
-inline void check_shape(const char* name, const Tensor& t, const std::vector<int64_t>& expected,
+inline void check_shape(const char* name, const Tensor& t, std::initializer_list<int64_t> expected,
                         const Tensor& x) {
-  check(shape_of(t) == expected, name, " must be ", text_of(expected), " for x of ",
-        text_of(shape_of(x)), "; got ", text_of(shape_of(t)));
+  const Shape actual(t);
+  check(std::equal(actual.first, actual.last, expected.begin(), expected.end()), name, " must be ",
+        Shape(expected.begin(), expected.end()), " for x of ", Shape(x), "; got ", actual);
 }
 
 inline void check_same_image(const char* name, const Tensor& t, const Tensor& x) {
-  check_shape(name, t, shape_of(x), x);
+  check_shape(name, t, {x.size(0), x.size(1), x.size(2), x.size(3)}, x);
   check(t.scalar_type() == x.scalar_type(), name, " must have the dtype of x, ",
         name_of(x.scalar_type()), "; got ", name_of(t.scalar_type()));
 }
@@ -70,27 +81,26 @@ inline void check_sub_kernels(const Tensor& x, const std::vector<Tensor>& weight
   check(weights.size() == 4, "weights must be four sub-kernels; got ", weights.size());
   check(dilation >= 0, "dilation must be 0 or more; got ", dilation);
   check(weights[0].dim() == 4 && weights[0].size(3) > 0, "weight1 must be (C, C, k', k'); got ",
-        text_of(shape_of(weights[0])));
+        Shape(weights[0]));
   const int64_t c = x.size(1), k = weights[0].size(3);
+  constexpr const char* names[] = {"weight1", "weight2", "weight3", "weight4"};
   for (size_t i = 0; i < 4; ++i) {
-    const std::string name = "weight" + std::to_string(i + 1);
-    check_shape(name.c_str(), weights[i], {c, c, k, k}, x);
-    check_parameter(name.c_str(), weights[i], weights[0], x);
+    check_shape(names[i], weights[i], {c, c, k, k}, x);
+    check_parameter(names[i], weights[i], weights[0], x);
   }
 }
 
 inline void check_biases(const Tensor& x, const std::vector<Tensor>& biases, const Tensor& first) {
+  constexpr const char* names[] = {"bias1", "bias2", "bias3", "bias4"};
   for (size_t i = 0; i < 4; ++i) {
-    const std::string name = "bias" + std::to_string(i + 1);
-    check_shape(name.c_str(), biases[i], {x.size(1)}, x);
-    check_parameter(name.c_str(), biases[i], first, x);
+    check_shape(names[i], biases[i], {x.size(1)}, x);
+    check_parameter(names[i], biases[i], first, x);
   }
 }
 
 inline void check_excitation(const Tensor& x, const Tensor& fc1_weight, const Tensor& fc2_weight,
                              const Tensor& first) {
-  check(fc1_weight.dim() == 2, "fc1_weight must be (C // r, C); got ",
-        text_of(shape_of(fc1_weight)));
+  check(fc1_weight.dim() == 2, "fc1_weight must be (C // r, C); got ", Shape(fc1_weight));
   const int64_t c = x.size(1), hidden = fc1_weight.size(0);
   check_shape("fc1_weight", fc1_weight, {hidden, c}, x);
   check_shape("fc2_weight", fc2_weight, {c, hidden}, x);

@@ -6,8 +6,8 @@
 
 namespace sspcab {
 
-// A tap is one weight position (corner, i, j), numbered corner-major. Corners are numbered as in
-// the authors' code: 0 top-left, 1 bottom-left, 2 top-right, 3 bottom-right.
+// A tap is one weight position (corner, i, j); taps are numbered in that order. Corners are
+// numbered as in the authors' code: 0 top-left, 1 bottom-left, 2 top-right, 3 bottom-right.
 struct SubKernels {
   int64_t kernel_dim;  // k'
   int64_t dilation;    // d
@@ -17,14 +17,10 @@ struct SubKernels {
   // The farthest row or column that an output reads, which is also the zero padding.
   constexpr int64_t reach() const { return kernel_dim + dilation; }
 
-  // Offset of a tap from the masked centre; gradients of the input read the mirrored offset.
-  constexpr int64_t row(int64_t tap) const {
-    return along(corner(tap) & 1, tap % taps_per_corner() / kernel_dim);
-  }
-  constexpr int64_t column(int64_t tap) const {
-    return along(corner(tap) >> 1, tap % kernel_dim);
-  }
-  constexpr int64_t corner(int64_t tap) const { return tap / taps_per_corner(); }
+  // Offsets of row i and column j of a sub-kernel from the masked centre; gradients of the input
+  // read the mirrored offsets.
+  constexpr int64_t row(int64_t corner, int64_t i) const { return along(corner & 1, i); }
+  constexpr int64_t column(int64_t corner, int64_t j) const { return along(corner >> 1, j); }
 
  private:
   constexpr int64_t along(int64_t far_side, int64_t step) const {

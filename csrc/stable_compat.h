@@ -26,22 +26,22 @@ inline std::vector<int64_t> shape_of(const Tensor& t) {
   return shape;
 }
 
-// Names as Python prints them: the stable ABI has no toString(ScalarType).
-inline std::string name_of(ScalarType dtype) {
+// As Python prints it: the stable ABI has no toString(ScalarType).
+inline const char* name_of(ScalarType dtype) {
   switch (dtype) {
     case ScalarType::Half: return "float16";
     case ScalarType::BFloat16: return "bfloat16";
     case ScalarType::Float: return "float32";
     case ScalarType::Double: return "float64";
-    default: return "a dtype that is not float16, bfloat16, float32 or float64";
+    default: return "another dtype";
   }
 }
 
 inline Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype,
                     bool channels_last = false) {
-  return torch::stable::empty(shape, dtype, std::nullopt, like.device(), std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast
-                                            : MemoryFormat::Contiguous);
+  return torch::stable::empty(
+      shape, dtype, std::nullopt, like.device(), std::nullopt,
+      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 }  // namespace sspcab

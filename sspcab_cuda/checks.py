@@ -18,11 +18,7 @@ def check_image(name: str, x: Tensor) -> None:
         raise TypeError(f"sspcab: {name} must be a tensor; got {type(x).__name__}")
     device = x.device.type
     if device not in _DEVICES:
-        remedy = (
-            f"rebuild with FORCE_CUDA=1 {BUILD_COMMAND}, or use"
-            if device == "cuda"
-            else "use"
-        )
+        remedy = f"rebuild with FORCE_CUDA=1 {BUILD_COMMAND}, or use" if device == "cuda" else "use"
         raise RuntimeError(
             f"sspcab: this build has kernels for {', '.join(_DEVICES[:-1])}; got {name} on "
             f"{device}. Please {remedy} sspcab_cuda.reference, which runs on every device"

@@ -172,9 +172,12 @@ def sspcab(
             x,
             weights,
             biases,
-            *tensors[9:],
-            dilation=dilation,
-            return_loss=return_loss,  # type: ignore[call-overload, no-any-return]
+            fc1_weight,
+            fc1_bias,
+            fc2_weight,
+            fc2_bias,
+            dilation,
+            return_loss,
         )
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     operator = ops.sspcab if saves else ops.sspcab_inference

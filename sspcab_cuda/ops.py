@@ -7,7 +7,7 @@ The only file that says what autograd saves. Second derivatives are taken throug
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -44,9 +44,12 @@ def _empty_image(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
 
 
-def _empty_gradients(shapes: Sequence[Sequence[int]], like: Tensor, needs: Sequence[bool]) -> list[Tensor]:
+def _empty_gradients(
+    shapes: Sequence[Sequence[int]], like: Tensor, needs: Sequence[bool]
+) -> list[Tensor]:
     return [
-        like.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True)
+        like.new_empty(shape if needed else (0,))
+        for shape, needed in zip(shapes, needs, strict=True)
     ]
 
 
@@ -57,7 +60,13 @@ def _(x: Tensor, *_: object) -> Tensor:
 
 @torch.library.register_fake("sspcab::masked_conv2d_backward")
 def _(
-    grad_y: Tensor, x: Tensor, y: Tensor, weights: list[Tensor], dilation: int, relu: bool, needs: list[bool]
+    grad_y: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weights: list[Tensor],
+    dilation: int,
+    relu: bool,
+    needs: list[bool],
 ) -> list[Tensor]:
     grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
     shapes = [*(w.shape for w in weights), (x.shape[1],)]
@@ -202,10 +211,10 @@ def _masked_conv2d_gradients(ctx: Any, grad_y: Tensor) -> Gradients:
 
         def function(x: Tensor, *parameters: Tensor) -> Tensor:
             wide = _like(x, parameters)
-            activation = "relu" if ctx.relu else "none"
+            activation: Literal["relu", "none"] = "relu" if ctx.relu else "none"
             return reference.masked_conv2d(x, wide[:4], wide[4:], ctx.dilation, activation)
 
-        return *_differentiable(function, inputs, needs, (grad_y,)), None, None
+        return (*_differentiable(function, inputs, needs, (grad_y,)), None, None)
     gradients = masked_conv2d_backward(
         grad_y, x, y, weights, ctx.dilation, ctx.relu, _gather_bias(needs)
     )
@@ -271,8 +280,17 @@ def _sspcab_gradients(
 
         def function(x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
             wide = _like(x, parameters)
+            fc1_weight, fc1_bias, fc2_weight, fc2_bias = wide[8:]
             return reference.sspcab(
-                x, wide[:4], wide[4:8], *wide[8:], dilation=ctx.dilation, return_loss=True
+                x,
+                wide[:4],
+                wide[4:8],
+                fc1_weight,
+                fc1_bias,
+                fc2_weight,
+                fc2_bias,
+                ctx.dilation,
+                return_loss=True,
             )
 
         return *_differentiable(function, inputs, needs, (grad_out, grad_loss)), None, None

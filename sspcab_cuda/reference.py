@@ -112,6 +112,18 @@ def sspcab(
     *,
     return_loss: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
+@overload
+def sspcab(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    dilation: int = ...,
+    return_loss: bool = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def sspcab(
     x: Tensor,
     weights: Sequence[Tensor],
@@ -163,9 +175,7 @@ class SELayer(nn.Module):
         self.fc2 = nn.Linear(reduced, num_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return squeeze_excite(
-            x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-        )
+        return squeeze_excite(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
 
 
 class SSPCAB(nn.Module):

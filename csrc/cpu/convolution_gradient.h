@@ -38,29 +38,29 @@ class ConvolutionGradient {
     const Kernels<D>& k = kernels<D>();
     const Bands bands = conv_.bands(count);
     const int64_t items = count * bands.per_sample, size = conv_.whole_size();
-    const Buffer<T> padded_grad(count * size);
-    const Buffer<T> padded_x(needs_weights_ ? count * size : 0);
+    const bool packs_x = needs_weights_ && !conv_.reads_in_place();
+    const Buffer<T> grad_a(count * size), blocked_x(packs_x ? count * size : 0);
     const Buffer<T> bias = zeros<T>(items * s_.channels);
     conv_.workers().run(items, [&](int64_t item, int64_t) {
       const int64_t i = item / bands.per_sample;
       const Rows rows = bands.rows(item % bands.per_sample);
       k.activation_gradient(of_sample(all, s_, first + i),
                             grad_mean ? grad_mean + i * s_.channels : nullptr, relu, s_, rows,
-                            conv_.whole(padded_grad.get() + i * size),
-                            bias.get() + item * s_.channels);
-      if (needs_weights_) {
-        const Padded<T> target = conv_.whole(padded_x.get() + i * size);
-        k.pack(x + (first + i) * s_.numel(), s_, rows.with_border(s_.height, target.reach), target);
+                            conv_.whole(grad_a.get() + i * size), bias.get() + item * s_.channels);
+      if (packs_x) {
+        k.pack(x + (first + i) * s_.numel(), s_, rows, conv_.whole(blocked_x.get() + i * size));
       }
     });
     for (int64_t item = 0; item < items; ++item) {
       for (int64_t c = 0; c < s_.channels; ++c) bias_[c] += bias[item * s_.channels + c];
     }
     if (needs_x_) {
-      conv_.input_gradient(padded_grad.get(), count, panels_.get(), of_sample(all, s_, first),
+      conv_.input_gradient(grad_a.get(), count, panels_.get(), of_sample(all, s_, first),
                            mutable_data<D>(grad_x_) + first * s_.numel());
     }
-    if (needs_weights_) weight_gradient_->add(padded_x.get(), padded_grad.get(), count);
+    if (needs_weights_) {
+      weight_gradient_->add(x + first * s_.numel(), blocked_x.get(), grad_a.get(), count);
+    }
   }
 
   // Appends x, the four weights and the bias.

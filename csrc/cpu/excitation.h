@@ -43,8 +43,7 @@ class Excitation {
       for (int64_t b = 0; b < bands; ++b) sum += grad_gate[b * channels_ + c];
       grad_gate_input[c] = static_cast<T>(sum) * gate[c] * (1 - gate[c]);
     }
-    k_.dense_transposed(fc2_weight_.get(), grad_gate_input, channels_, hidden_,
-                        grad_hidden_input);
+    k_.dense_transposed(fc2_weight_.get(), grad_gate_input, channels_, hidden_, grad_hidden_input);
     for (int64_t j = 0; j < hidden_; ++j) {
       if (hidden[j] <= 0) grad_hidden_input[j] = 0;
     }

@@ -6,10 +6,8 @@
 // and sums.
 //
 // Two layouts of our own, both of T:
-//   padded image  [block of 16 channels][row][column][16 channels], with `reach` rows and columns
-//                 of zeros around the image, so that a tap is a constant offset and no tap needs
-//                 a bounds check;
-//   panel         the weights of one tile of output channels, [block][tap][16 channels][tile].
+//   blocked image  [block of 16 channels][row][column][16 channels], zero beyond the last channel
+//   panel          the weights of one tile of output channels, [block][tap][16 channels][tile]
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -55,21 +53,40 @@ struct Rows {
   int64_t first, last;
 
   int64_t count() const { return last - first; }
-  // With `reach` more rows at each edge of the image that these rows touch.
-  Rows with_border(int64_t height, int64_t reach) const {
-    return {first == 0 ? -reach : first, last == height ? height + reach : last};
+  // With `reach` more rows on both sides, as far as the image goes.
+  Rows widened(int64_t height, int64_t reach) const {
+    return {first > reach ? first - reach : 0, last + reach < height ? last + reach : height};
   }
 };
 
-// A padded image, or a band of one: row 0 of the band is image row `first_row`.
+// Rows of a blocked image.
 template <class T>
-struct Padded {
+struct Blocked {
   T* data;
-  int64_t rows, columns, first_row, reach;
+  Rows rows;
+  int64_t columns;
 
-  int64_t block_stride() const { return rows * columns * kBlock; }
-  T* at(int64_t row, int64_t column) const {  // of block 0, in image coordinates
-    return data + ((row - first_row) * columns + column + reach) * kBlock;
+  int64_t row_stride() const { return columns * kBlock; }
+  int64_t block_stride() const { return rows.count() * row_stride(); }
+  T* at(int64_t row, int64_t column) const {  // of block 0
+    return data + (row - rows.first) * row_stride() + column * kBlock;
+  }
+};
+
+// An image whose blocks of 16 channels are contiguous: a blocked one, or channels_last memory.
+template <class T>
+struct View {
+  const T* origin;  // of pixel (0, 0), which need not be in memory
+  int64_t pixel_stride, row_stride, block_stride;
+
+  const T* at(int64_t row, int64_t column) const {
+    return origin + row * row_stride + column * pixel_stride;
+  }
+  static View of(const Blocked<T>& b) {
+    return {b.at(0, 0), kBlock, b.row_stride(), b.block_stride()};
+  }
+  static View of(const T* channels_last, const Sample& s) {
+    return {channels_last, s.channels, s.width * s.channels, kBlock};
   }
 };
 
@@ -77,11 +94,11 @@ struct Padded {
 // G = grad_out + loss_scale · (y · gate - x).
 template <class D>
 struct OutputGradient {
-  const D* grad_out;          // null: zero
+  const D* grad_out;  // null: zero
   const D* y;
-  const D* x;                 // read where loss_scale is not 0
-  const Compute<D>* gate;     // (C,); null: 1
-  Compute<D> loss_scale;      // grad_loss · 2 / numel
+  const D* x;              // null: no loss
+  const Compute<D>* gate;  // (C,); null: 1
+  Compute<D> loss_scale;   // grad_loss · 2 / numel
 };
 
 template <class D>
@@ -93,17 +110,26 @@ OutputGradient<D> of_sample(OutputGradient<D> g, const Sample& s, int64_t n) {
   return g;
 }
 
+// A tap that lies inside the image for all pixels of a run.
+struct Tap {
+  int64_t offset;  // from a pixel of the input, in elements
+  int64_t index;
+};
+
 template <class D>
 struct Convolution {
   using T = Compute<D>;
   Sample sample;
   Rows rows;
-  Padded<const T> input;
-  const int64_t* tap_offsets;  // elements from a pixel of `input` to each tap
-  int64_t taps;
+  SubKernels sub_kernels;
+  int64_t sign;  // of the taps' offsets: 1 forward, -1 for the input's gradient
+  // Ascending, the last one the height or width: pixels between two borders have the same taps.
+  const int64_t *row_borders, *column_borders;
+  View<T> input;
   const T* panels;
   int64_t first_tile, last_tile;
-  T* scratch;                  // kernels.scratch elements
+  T* scratch;  // kernels.scratch elements
+  Tap* taps;   // room for all taps
 };
 
 template <class D>
@@ -113,8 +139,8 @@ struct Kernels {
   int64_t tile;     // output channels of a tile
   int64_t scratch;  // elements of T that a convolution needs
 
-  // Image rows into a padded image; rows outside the image (down to -reach) become zeros.
-  void (*pack)(const D* image, const Sample&, Rows, const Padded<T>&);
+  // Rows of an image into a blocked image.
+  void (*pack)(const D* image, const Sample&, Rows, const Blocked<T>&);
   // Panel of one tile. Forward: inputs are input channels. Mirrored: inputs are output channels.
   void (*pack_panel)(const T* const weights[4], SubKernels, int64_t channels, bool mirrored,
                      int64_t tile, T* panel);
@@ -125,9 +151,8 @@ struct Kernels {
   void (*convolve_input_gradient)(const Convolution<D>&, const OutputGradient<D>&, D* grad_x);
   // grad[tap][16][tile] += Σ over the rows of x ⊗ grad_a, for one block of input channels and one
   // tile of output channels, only for corners in the mask.
-  void (*weight_gradient)(const Sample&, Rows, SubKernels, const Padded<const T>& x,
-                          const Padded<const T>& grad_a, int64_t block, int64_t tile,
-                          const bool corners[4], T* grad);
+  void (*weight_gradient)(const Sample&, Rows, SubKernels, const View<T>& x, const View<T>& grad_a,
+                          int64_t block, int64_t tile, const bool corners[4], T* grad);
   // Scatters what weight_gradient summed into the four weights.
   void (*unpack_weight_gradient)(const T* grad, SubKernels, int64_t channels, int64_t block,
                                  int64_t tile, const bool corners[4], T* const grad_weights[4]);
@@ -141,10 +166,10 @@ struct Kernels {
   // grad_y = G · gate + grad_mean[c]
   void (*scale_gradient)(const OutputGradient<D>&, const T* grad_mean, const Sample&, Rows,
                          D* grad_y);
-  // grad_a = G · gate + grad_mean[c] where not (relu and y <= 0), into the rows of a padded image
-  // and the zeros beyond its edges; grad_bias[c] += Σ grad_a. grad_mean null: 0.
+  // grad_a = G · gate + grad_mean[c] where not (relu and y <= 0), into a blocked image;
+  // grad_bias[c] += Σ grad_a. grad_mean null: 0.
   void (*activation_gradient)(const OutputGradient<D>&, const T* grad_mean, bool relu,
-                              const Sample&, Rows, const Padded<T>& grad_a, T* grad_bias);
+                              const Sample&, Rows, const Blocked<T>& grad_a, T* grad_bias);
 
   double (*squared_error)(const D* out, const D* x, int64_t count);
   void (*difference)(const D* out, const D* x, T factor, int64_t count, D* result);

@@ -22,13 +22,7 @@ inline void float_to_half(Floats v, Half* p) {
 }
 #define SSPCAB_HALF_CONVERSION
 
-#include "cpu/isa/vectors.h"
-#include "cpu/isa/pack.h"
-#include "cpu/isa/convolution.h"
-#include "cpu/isa/weight_gradient.h"
-#include "cpu/isa/elementwise.h"
-#include "cpu/isa/dense.h"
-#include "cpu/isa/table.h"
+#include "cpu/isa/all.h"
 
 }  // namespace sspcab::cpu::avx2
 SSPCAB_TARGET_END

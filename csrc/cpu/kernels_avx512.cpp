@@ -19,19 +19,12 @@ inline Floats half_to_float(const Half* p) {
   return (Floats)_mm512_maskz_cvtph_ps(kAllLanes, bits);
 }
 inline void float_to_half(Floats v, Half* p) {
-  _mm256_storeu_si256(
-      reinterpret_cast<__m256i*>(p),
-      _mm512_maskz_cvtps_ph(kAllLanes, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(kAllLanes, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
 }
 #define SSPCAB_HALF_CONVERSION
 
-#include "cpu/isa/vectors.h"
-#include "cpu/isa/pack.h"
-#include "cpu/isa/convolution.h"
-#include "cpu/isa/weight_gradient.h"
-#include "cpu/isa/elementwise.h"
-#include "cpu/isa/dense.h"
-#include "cpu/isa/table.h"
+#include "cpu/isa/all.h"
 
 }  // namespace sspcab::cpu::avx512
 SSPCAB_TARGET_END

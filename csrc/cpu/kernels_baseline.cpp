@@ -13,12 +13,6 @@ constexpr int kInputs = 4;
 #endif
 constexpr const char* kName = "baseline";
 
-#include "cpu/isa/vectors.h"
-#include "cpu/isa/pack.h"
-#include "cpu/isa/convolution.h"
-#include "cpu/isa/weight_gradient.h"
-#include "cpu/isa/elementwise.h"
-#include "cpu/isa/dense.h"
-#include "cpu/isa/table.h"
+#include "cpu/isa/all.h"
 
 }  // namespace sspcab::cpu::baseline

@@ -54,11 +54,9 @@ std::vector<Tensor> masked_conv2d_backward(Tensor grad_y, Tensor x, Tensor y,
     const MaskedConvolution<D> conv(s, {weights[0].size(3), dilation}, x.size(0));
     ConvolutionGradient<D> gradient(conv, x, weights, needs);
     const OutputGradient<D> of_y{data<D>(g), data<D>(y_dense), nullptr, nullptr, 0};
-    const int64_t group = samples_per_group<D>(s, x.size(0));
-    for (int64_t first = 0; first < x.size(0) && s.numel() > 0; first += group) {
-      gradient.add(of_y, nullptr, relu, data<D>(x_dense), first,
-                   std::min(group, x.size(0) - first));
-    }
+    for_each_group<D>(s, x.size(0), [&](int64_t first, int64_t count) {
+      gradient.add(of_y, nullptr, relu, data<D>(x_dense), first, count);
+    });
     std::vector<Tensor> gradients;
     gradient.finish(gradients);
     return gradients;

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <array>
+#include <set>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/buffer.h"
@@ -14,14 +16,20 @@ namespace sspcab::cpu {
 // Samples are worked off in groups whose tensors stay in the last-level cache from one stage to
 // the next.
 constexpr int64_t kGroupOfSamplesBytes = 8 << 20;
-// A band of a padded image should stay in the second-level cache, or nearly so.
+// A blocked band of an image should stay in the second-level cache, or nearly so.
 constexpr int64_t kBandBytes = 1 << 20;
 constexpr int64_t kPixelsPerBand = 64;
+constexpr int64_t kItemsPerWorker = 2;
 
-template <class D>
-int64_t samples_per_group(const Sample& s, int64_t samples) {
+// body(first sample, count) for every group of a batch that is not empty.
+template <class D, class Body>
+void for_each_group(const Sample& s, int64_t samples, const Body& body) {
+  if (s.numel() == 0) return;
   const int64_t bytes = s.numel() * sizeof(Compute<D>);
-  return std::clamp<int64_t>(kGroupOfSamplesBytes / bytes, 1, samples);
+  const int64_t group = std::max<int64_t>(1, kGroupOfSamplesBytes / bytes);
+  for (int64_t first = 0; first < samples; first += group) {
+    body(first, std::min(group, samples - first));
+  }
 }
 
 // Rows of every sample in equal bands.
@@ -37,7 +45,7 @@ struct Bands {
   // `most_rows` rows.
   static Bands choose(const Sample& s, int64_t samples, int64_t workers, int64_t most_rows) {
     const int64_t least_rows = divide_up(kPixelsPerBand, s.width);
-    const int64_t wanted = workers == 1 ? 1 : divide_up(2 * workers, samples);
+    const int64_t wanted = workers == 1 ? 1 : divide_up(kItemsPerWorker * workers, samples);
     const int64_t at_most = std::max<int64_t>(1, s.height / least_rows);
     return {s.height, std::max(std::min(wanted, at_most), divide_up(s.height, most_rows))};
   }
@@ -53,23 +61,37 @@ class MaskedConvolution {
         sub_kernels_(sub_kernels),
         tiles_(divide_up(sample.channels, k_.tile)),
         workers_(static_cast<double>(samples) * sample.numel() * sample.channels *
-                 sub_kernels.taps()) {}
+                 sub_kernels.taps()) {
+    // Reading channels_last memory where it lies beats packing, unless the pixels' distance, a
+    // multiple of 4096 bytes, sends them all to the same few places of the first-level cache.
+    reads_in_place_ =
+        std::is_same_v<D, T> && sample.channels_last && sample.channels * sizeof(T) % 4096 != 0;
+    std::set<int64_t> rows{sample.height}, columns{sample.width};
+    for (int64_t corner : {0, 3}) {  // top-left and bottom-right have every offset
+      for (int64_t i = 0; i < sub_kernels.kernel_dim; ++i) {
+        add_borders(sub_kernels.row(corner, i), sample.height, rows);
+        add_borders(sub_kernels.column(corner, i), sample.width, columns);
+      }
+    }
+    row_borders_.assign(rows.begin(), rows.end());
+    column_borders_.assign(columns.begin(), columns.end());
+  }
 
   const Workers& workers() const { return workers_; }
+  bool reads_in_place() const { return reads_in_place_; }
 
-  // Bands for `samples` samples, each a padded image small enough for the cache.
+  // Bands for `samples` samples.
   Bands bands(int64_t samples) const {
-    const int64_t row_bytes = columns() * sample_.blocks() * kBlock * sizeof(T);
+    const int64_t row_bytes = sample_.width * sample_.blocks() * kBlock * sizeof(T);
     const int64_t reach = sub_kernels_.reach();
-    return Bands::choose(sample_, samples, workers_.count(),
-                         std::max(kBandBytes / row_bytes - 2 * reach, reach));
+    return Bands::choose(
+        sample_, samples, workers_.count(),
+        reads_in_place_ ? sample_.height : std::max(kBandBytes / row_bytes - 2 * reach, reach));
   }
 
-  // An uninitialised padded image of one whole sample, at `memory`.
-  Padded<T> whole(T* memory) const { return band(memory, {0, sample_.height}); }
-  int64_t whole_size() const {
-    return (sample_.height + 2 * sub_kernels_.reach()) * columns() * sample_.blocks() * kBlock;
-  }
+  // A blocked image of one whole sample, at `memory`.
+  Blocked<T> whole(T* memory) const { return {memory, {0, sample_.height}, sample_.width}; }
+  int64_t whole_size() const { return sample_.pixels() * sample_.blocks() * kBlock; }
 
   Buffer<T> pack_panels(const std::array<const T*, 4>& weights, bool mirrored) const {
     const int64_t depth = sample_.channels * sub_kernels_.taps();
@@ -84,30 +106,35 @@ class MaskedConvolution {
   // y of `samples` samples from x; sums[sample][band][c] += Σ y.
   void forward(const D* x, int64_t samples, const Bands& bands, const T* panels, const T* bias,
                bool relu, D* y, T* sums) const {
-    const auto offsets = tap_offsets(+1);
     const int64_t reach = sub_kernels_.reach();
-    const int64_t padded_size =
-        (bands.longest() + 2 * reach) * columns() * sample_.blocks() * kBlock;
-    const Buffer<T> memory(workers_.count() * padded_size);
+    const int64_t blocked_size = reads_in_place_
+                                     ? 0
+                                     : std::min(bands.longest() + 2 * reach, sample_.height) *
+                                           sample_.width * sample_.blocks() * kBlock;
+    const Buffer<T> memory(workers_.count() * blocked_size);
     for_each_share(samples, bands, [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
-      const Padded<T> padded = band(memory.get() + worker * padded_size, conv.rows);
-      k_.pack(x + n * sample_.numel(), sample_, {conv.rows.first - reach, conv.rows.last + reach},
-              padded);
-      conv.input = constant(padded);
-      conv.tap_offsets = offsets.data();
+      const D* image = x + n * sample_.numel();
+      if (reads_in_place_) {
+        conv.input = in_place(image);
+      } else {
+        const Blocked<T> blocked{memory.get() + worker * blocked_size,
+                                 conv.rows.widened(sample_.height, reach), sample_.width};
+        k_.pack(image, sample_, blocked.rows, blocked);
+        conv.input = View<T>::of(blocked);
+      }
+      conv.sign = 1;
       conv.panels = panels;
       k_.convolve(conv, bias, relu, y + n * sample_.numel(),
                   sums ? sums + (n * bands.per_sample + b) * sample_.channels : nullptr);
     });
   }
 
-  // grad_x of `samples` samples from their padded grad_a.
-  void input_gradient(const T* grad_a, int64_t samples, const T* mirrored_panels,
+  // grad_x of `samples` samples from their blocked grad_a.
+  void input_gradient(T* grad_a, int64_t samples, const T* mirrored_panels,
                       OutputGradient<D> gradient, D* grad_x) const {
-    const auto offsets = tap_offsets(-1);
     for_each_share(samples, bands(samples), [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
-      conv.input = constant(whole(const_cast<T*>(grad_a) + n * whole_size()));
-      conv.tap_offsets = offsets.data();
+      conv.input = View<T>::of(whole(grad_a + n * whole_size()));
+      conv.sign = -1;
       conv.panels = mirrored_panels;
       k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
                                  grad_x + n * sample_.numel());
@@ -126,19 +153,21 @@ class MaskedConvolution {
       sums_ = zeros<T>(splits_ * pairs * pair_size_);
     }
 
-    // Adds `samples` samples, given padded.
-    void add(const T* x, const T* grad_a, int64_t samples) {
+    // Adds `samples` samples: x in place or, where that can't be read, blocked; grad_a blocked.
+    void add(const D* x, T* blocked_x, T* grad_a, int64_t samples) {
       const Sample& s = conv_.sample_;
       const int64_t pairs = conv_.tiles_ * s.blocks();
       conv_.workers_.run(splits_ * pairs, [&](int64_t item, int64_t) {
         const int64_t split = item / pairs, pair = item % pairs;
         const Rows rows = Bands{s.height, splits_}.rows(split);
         for (int64_t n = 0; n < samples; ++n) {
-          conv_.k_.weight_gradient(
-              s, rows, conv_.sub_kernels_,
-              constant(conv_.whole(const_cast<T*>(x) + n * conv_.whole_size())),
-              constant(conv_.whole(const_cast<T*>(grad_a) + n * conv_.whole_size())),
-              pair % s.blocks(), pair / s.blocks(), corners_, sums_.get() + item * pair_size_);
+          const int64_t offset = n * conv_.whole_size();
+          conv_.k_.weight_gradient(s, rows, conv_.sub_kernels_,
+                                   conv_.reads_in_place_
+                                       ? conv_.in_place(x + n * s.numel())
+                                       : View<T>::of(conv_.whole(blocked_x + offset)),
+                                   View<T>::of(conv_.whole(grad_a + offset)), pair % s.blocks(),
+                                   pair / s.blocks(), corners_, sums_.get() + item * pair_size_);
         }
       });
     }
@@ -165,23 +194,19 @@ class MaskedConvolution {
   };
 
  private:
-  int64_t columns() const { return sample_.width + 2 * sub_kernels_.reach(); }
-
-  Padded<T> band(T* memory, Rows rows) const {
-    const int64_t reach = sub_kernels_.reach();
-    return {memory, rows.count() + 2 * reach, columns(), rows.first - reach, reach};
-  }
-  static Padded<const T> constant(const Padded<T>& p) {
-    return {p.data, p.rows, p.columns, p.first_row, p.reach};
-  }
-
-  std::vector<int64_t> tap_offsets(int64_t sign) const {
-    std::vector<int64_t> offsets(sub_kernels_.taps());
-    for (int64_t tap = 0; tap < sub_kernels_.taps(); ++tap) {
-      offsets[tap] =
-          sign * (sub_kernels_.row(tap) * columns() + sub_kernels_.column(tap)) * kBlock;
+  // Where a tap, or its mirror image, comes into or leaves an image of the given size.
+  static void add_borders(int64_t offset, int64_t size, std::set<int64_t>& borders) {
+    for (int64_t border : {-offset, offset, size - offset, size + offset}) {
+      if (border > 0 && border < size) borders.insert(border);
     }
-    return offsets;
+  }
+
+  View<T> in_place(const D* image) const {
+    if constexpr (std::is_same_v<D, T>) {
+      return View<T>::of(image, sample_);
+    } else {
+      return {};
+    }
   }
 
   // body(sample, band, convolution of the band and some of the tiles, worker). Tiles are only
@@ -191,16 +216,20 @@ class MaskedConvolution {
     const int64_t all_bands = samples * bands.per_sample;
     const int64_t parts = std::min(tiles_, divide_up(workers_.count(), all_bands));
     const Buffer<T> scratch(workers_.count() * k_.scratch);
+    const Buffer<Tap> taps(workers_.count() * sub_kernels_.taps());
     workers_.run(all_bands * parts, [&](int64_t item, int64_t worker) {
       const int64_t part = item % parts, n = item / parts / bands.per_sample,
                     b = item / parts % bands.per_sample;
       Convolution<D> conv{};
       conv.sample = sample_;
       conv.rows = bands.rows(b);
-      conv.taps = sub_kernels_.taps();
+      conv.sub_kernels = sub_kernels_;
+      conv.row_borders = row_borders_.data();
+      conv.column_borders = column_borders_.data();
       conv.first_tile = tiles_ * part / parts;
       conv.last_tile = tiles_ * (part + 1) / parts;
       conv.scratch = scratch.get() + worker * k_.scratch;
+      conv.taps = taps.get() + worker * sub_kernels_.taps();
       body(n, b, conv, worker);
     });
   }
@@ -210,6 +239,8 @@ class MaskedConvolution {
   SubKernels sub_kernels_;
   int64_t tiles_;
   Workers workers_;
+  bool reads_in_place_;
+  std::vector<int64_t> row_borders_, column_borders_;
 };
 
 }  // namespace sspcab::cpu

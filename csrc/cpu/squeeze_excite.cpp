@@ -49,11 +49,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> squeeze_excite(Tensor x, Tensor fc1_w
                      sums.get() + (n * bands.per_sample + b) * s.channels);
     });
     Workers(samples * excitation.work()).run(samples, [&](int64_t n, int64_t) {
-      excitation.forward(sums.get() + n * bands.per_sample * s.channels, bands.per_sample,
-                         s.pixels(), bias1.get(), bias2.get(),
-                         mutable_data<T>(mean) + n * s.channels,
-                         mutable_data<T>(hidden) + n * hidden_size,
-                         mutable_data<T>(gate) + n * s.channels);
+      excitation.forward(
+          sums.get() + n * bands.per_sample * s.channels, bands.per_sample, s.pixels(), bias1.get(),
+          bias2.get(), mutable_data<T>(mean) + n * s.channels,
+          mutable_data<T>(hidden) + n * hidden_size, mutable_data<T>(gate) + n * s.channels);
     });
     for_each_band(workers, samples, bands, [&](int64_t n, int64_t, Rows rows) {
       k.scale(data<D>(input) + n * s.numel(), data<T>(gate) + n * s.channels, nullptr, s, rows,

@@ -1,5 +1,5 @@
-// The whole block on the CPU, forward: (A) masked convolution, bias, ReLU and channel sums, (B) gate,
-// (C) scaling and reconstruction error, group of samples by group of samples.
+// The whole block on the CPU, forward: (A) masked convolution, bias, ReLU and channel sums, (B)
+// gate, (C) scaling and reconstruction error, group of samples by group of samples.
 #include "checks.h"
 #include "cpu/excitation.h"
 #include "cpu/masked_convolution.h"
@@ -29,7 +29,7 @@ struct Result {
   Tensor out, loss, y, mean, hidden, gate;
 };
 
-// y may be null: then it is computed in the memory of out.
+// What backward needs is kept where result has y; otherwise y is computed in the memory of out.
 template <class D>
 void forward(const Block& block, const Tensor& x, const Result& result) {
   using T = Compute<D>;
@@ -46,23 +46,23 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
 
   const D* x_data = data<D>(x);
   D* out = mutable_data<D>(result.out);
-  D* y = result.y.defined() ? mutable_data<D>(result.y) : out;
-  T* mean = mutable_data<T>(result.mean);
-  T* hidden_data = mutable_data<T>(result.hidden);
-  T* gate = mutable_data<T>(result.gate);
-  const int64_t group = samples_per_group<D>(s, samples);
+  const bool keeps = result.y.defined();
+  D* y = keeps ? mutable_data<D>(result.y) : out;
+  const Buffer<T> excited(keeps ? 0 : samples * (2 * channels + hidden));
+  T* mean = keeps ? mutable_data<T>(result.mean) : excited.get();
+  T* gate = keeps ? mutable_data<T>(result.gate) : excited.get() + samples * channels;
+  T* hidden_data = keeps ? mutable_data<T>(result.hidden) : excited.get() + 2 * samples * channels;
   double error = 0;
-  for (int64_t first = 0; first < samples; first += group) {
-    const int64_t count = std::min(group, samples - first);
+  for_each_group<D>(s, samples, [&](int64_t first, int64_t count) {
     const int64_t offset = first * s.numel();
     const Bands bands = conv.bands(count);
     const Buffer<T> sums = zeros<T>(count * bands.per_sample * channels);
-    conv.forward(x_data + offset, count, bands, panels.get(), bias.get(), /*relu=*/true,
-                 y + offset, sums.get());
+    conv.forward(x_data + offset, count, bands, panels.get(), bias.get(), /*relu=*/true, y + offset,
+                 sums.get());
     Workers(count * excitation.work()).run(count, [&](int64_t i, int64_t) {
       const int64_t n = first + i;
-      excitation.forward(sums.get() + i * bands.per_sample * channels, bands.per_sample,
-                         s.pixels(), fc1_bias.get(), fc2_bias.get(), mean + n * channels,
+      excitation.forward(sums.get() + i * bands.per_sample * channels, bands.per_sample, s.pixels(),
+                         fc1_bias.get(), fc2_bias.get(), mean + n * channels,
                          hidden_data + n * hidden, gate + n * channels);
     });
     const int64_t items = count * bands.per_sample;
@@ -74,13 +74,12 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
                              bands.rows(item % bands.per_sample), out + n * s.numel());
     });
     for (int64_t item = 0; item < items; ++item) error += errors[item];
-  }
-  *mutable_data<T>(result.loss) = block.with_loss
-                                      ? static_cast<T>(error / (samples * s.numel()))
-                                      : std::numeric_limits<T>::quiet_NaN();
+  });
+  *mutable_data<T>(result.loss) = block.with_loss ? static_cast<T>(error / (samples * s.numel()))
+                                                  : std::numeric_limits<T>::quiet_NaN();
 }
 
-Result run(const Block& block, bool keep_y) {
+Result run(const Block& block, bool keeps) {
   block.check();
   const Tensor& x = block.x;
   const ScalarType wide =
@@ -89,13 +88,15 @@ Result run(const Block& block, bool keep_y) {
   Result result;
   result.out = empty_image(x);
   result.loss = empty(x, {}, wide);
-  if (keep_y) result.y = empty_image(x);
-  result.mean = empty(x, {n, c}, wide);
-  result.hidden = empty(x, {n, block.fc1_weight.size(0)}, wide);
-  result.gate = empty(x, {n, c}, wide);
-  if (x.numel() == 0) {
+  if (keeps) {
+    result.y = empty_image(x);
+    result.mean = empty(x, {n, c}, wide);
+    result.hidden = empty(x, {n, block.fc1_weight.size(0)}, wide);
+    result.gate = empty(x, {n, c}, wide);
+  }
+  if (x.numel() == 0) {  // the mean over nothing is NaN
     for (Tensor t : {result.loss, result.mean, result.hidden, result.gate}) {
-      torch::stable::fill_(t, std::numeric_limits<double>::quiet_NaN());
+      if (t.defined()) torch::stable::fill_(t, std::numeric_limits<double>::quiet_NaN());
     }
     return result;
   }
@@ -117,7 +118,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
                         fc2_bias,
                         dilation,
                         with_loss},
-                       /*keep_y=*/true);
+                       /*keeps=*/true);
   return {r.out, r.loss, r.y, r.mean, r.hidden, r.gate};
 }
 
@@ -135,7 +136,7 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                         fc2_bias,
                         dilation,
                         with_loss},
-                       /*keep_y=*/false);
+                       /*keeps=*/false);
   return {r.out, r.loss};
 }
 

@@ -30,7 +30,7 @@ void check_arguments(const std::optional<Tensor>& grad_out, const Saved& saved,
 }
 
 template <class D>
-std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, double grad_loss,
+std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, std::optional<double> grad_loss,
                              const Saved& saved, const std::vector<bool>& needs) {
   using T = Compute<D>;
   const Kernels<D>& k = kernels<D>();
@@ -48,14 +48,12 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, double grad_
 
   const std::optional<Tensor> dense_grad_out =
       grad_out ? std::optional<Tensor>(dense(*grad_out, s.channels_last)) : std::nullopt;
-  const OutputGradient<D> gradient{dense_grad_out ? data<D>(*dense_grad_out) : nullptr,
-                                   data<D>(y), data<D>(x), data<T>(gate),
-                                   static_cast<T>(grad_loss * 2 / (samples * s.numel()))};
+  const OutputGradient<D> gradient{dense_grad_out ? data<D>(*dense_grad_out) : nullptr, data<D>(y),
+                                   grad_loss ? data<D>(x) : nullptr, data<T>(gate),
+                                   static_cast<T>(grad_loss.value_or(0) * 2 / x.numel())};
   const Buffer<T> grad_gate_input(samples * channels), grad_hidden_input(samples * hidden),
       grad_mean(samples * channels);
-  const int64_t group = samples_per_group<D>(s, samples);
-  for (int64_t first = 0; first < samples && s.numel() > 0; first += group) {
-    const int64_t count = std::min(group, samples - first);
+  for_each_group<D>(s, samples, [&](int64_t first, int64_t count) {
     const Bands bands = conv.bands(count);
     const int64_t items = count * bands.per_sample;
     const Buffer<T> grad_gate = zeros<T>(items * channels);
@@ -74,12 +72,12 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, double grad_
       convolution_gradient.add(gradient, grad_mean.get() + first * channels, /*relu=*/true,
                                data<D>(x), first, count);
     }
-  }
+  });
   const int64_t used = s.numel() > 0 ? samples : 0;
   dense_parameter_gradients<D>(grad_hidden_input.get(), data<T>(dense(saved.mean, false)), used,
                                hidden, channels, grad_fc1_weight, grad_fc1_bias);
-  dense_parameter_gradients<D>(grad_gate_input.get(), data<T>(hidden_saved), used, channels,
-                               hidden, grad_fc2_weight, grad_fc2_bias);
+  dense_parameter_gradients<D>(grad_gate_input.get(), data<T>(hidden_saved), used, channels, hidden,
+                               grad_fc2_weight, grad_fc2_bias);
   std::vector<Tensor> gradients;
   convolution_gradient.finish(gradients);
   for (const auto* g : {&grad_fc1_weight, &grad_fc1_bias, &grad_fc2_weight, &grad_fc2_bias}) {
@@ -88,21 +86,19 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, double grad_
   return gradients;
 }
 
-std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out,
-                                    std::optional<Tensor> grad_loss, Tensor x, Tensor y,
-                                    Tensor mean, Tensor hidden, Tensor gate,
+std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out, std::optional<Tensor> grad_loss,
+                                    Tensor x, Tensor y, Tensor mean, Tensor hidden, Tensor gate,
                                     std::vector<Tensor> weights, Tensor fc1_weight,
                                     Tensor fc2_weight, int64_t dilation, std::vector<bool> needs) {
   const Saved saved{x, y, mean, hidden, gate, weights, fc1_weight, fc2_weight, dilation};
   check_arguments(grad_out, saved, needs);
-  double scale = 0;
+  std::optional<double> loss;
   if (grad_loss) {
-    scale = grad_loss->scalar_type() == ScalarType::Double ? *data<double>(*grad_loss)
-                                                           : *data<float>(*grad_loss);
+    loss = grad_loss->scalar_type() == ScalarType::Double ? *data<double>(*grad_loss)
+                                                          : *data<float>(*grad_loss);
   }
-  return with_element_type(x, [&](auto element) {
-    return backward<decltype(element)>(grad_out, scale, saved, needs);
-  });
+  return with_element_type(
+      x, [&](auto element) { return backward<decltype(element)>(grad_out, loss, saved, needs); });
 }
 
 }  // namespace

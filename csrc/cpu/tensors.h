@@ -19,7 +19,9 @@ inline Sample sample_of(const Tensor& x) {
 }
 
 inline Tensor empty_image(const Tensor& x) {
-  return empty(x, shape_of(x), x.scalar_type(), is_channels_last(x));
+  Tensor image = empty(x, shape_of(x), x.scalar_type(), is_channels_last(x));
+  prefer_huge_pages(image.mutable_data_ptr(), image.numel() * image.element_size());
+  return image;
 }
 
 // The tensor itself if it is dense in the wanted layout, otherwise a copy.
@@ -115,8 +117,8 @@ template <class T>
 class ParameterGradient {
  public:
   ParameterGradient(const Tensor& parameter, const std::vector<int64_t>& shape, bool needed)
-      : tensor_(empty(parameter, needed ? shape : std::vector<int64_t>{0},
-                      parameter.scalar_type())),
+      : tensor_(
+            empty(parameter, needed ? shape : std::vector<int64_t>{0}, parameter.scalar_type())),
         needed_(needed) {
     if (!needed) return;
     if (tensor_.scalar_type() == ScalarTypeOf<T>::value) {

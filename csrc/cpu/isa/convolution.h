@@ -1,146 +1,120 @@
-// Masked convolution as an implicit matrix product over a padded image.
+// Masked convolution as an implicit matrix product.
 //
 // A chunk is up to 128 neighbouring pixels; a tile is up to two vectors of output channels. For
-// each chunk and tile, runs of up to kMaxRun pixels of one row are accumulated in registers: every
-// step of the inner loop broadcasts one input channel of each pixel of the run and multiplies it
-// with a row of the panel. All pixels of a run lie at constant distances from each other in the
-// padded image, and each tap at a constant offset from the pixel, so the loop holds no index
-// arithmetic. Sums wait in the scratch while the panel is walked through in parts that stay in the
-// second-level cache; then the whole chunk is finished (bias, ReLU, sums or the direct term of the
-// loss) and written in the layout and type of the result.
+// each chunk and tile, rectangles of pixels that have the same taps inside the image are worked off
+// in runs along their longer side (convolution_run.h); taps outside, which would only add zeros,
+// are left out, so the image needs no padding. A panel too large for the second-level cache is
+// walked through in parts, while sums wait in the scratch. Sums are finished (convolution_finish.h)
+// run by run in channels_last, chunk by chunk otherwise.
 #pragma once
 
 constexpr int64_t kChunk = 128;
 constexpr int64_t kPartBytes = 128 << 10;   // of a panel, walked through by all runs of a chunk
 constexpr int64_t kGroupBytes = 512 << 10;  // of panels, walked through by one chunk after another
 
-template <class T, int Run, int Vectors>
-void accumulate_run(const T* pixel, int64_t block_stride, const int64_t* tap_offsets, int64_t taps,
-                    const T* panel, int64_t blocks, int64_t channels_of_last, bool first,
-                    T* __restrict sums) {
-  constexpr int64_t lanes = kLanes<T>;
-  Vector<T> sum[Run][Vectors];
-  for (int r = 0; r < Run; ++r) {
-    for (int v = 0; v < Vectors; ++v) {
-      sum[r][v] = first ? Vector<T>{} : load(sums + (r * Vectors + v) * lanes);
-    }
-  }
-  for (int64_t b = 0; b < blocks; ++b, pixel += block_stride) {
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const T* source = pixel + tap_offsets[tap];
-      const auto step = [&](int64_t c) __attribute__((always_inline)) {
-        Vector<T> weight[Vectors];
-        for (int v = 0; v < Vectors; ++v) weight[v] = load(panel + v * lanes);
-        panel += Vectors * lanes;
-#pragma GCC unroll 16
-        for (int r = 0; r < Run; ++r) {
-#pragma GCC unroll 2
-          for (int v = 0; v < Vectors; ++v) sum[r][v] += source[r * kBlock + c] * weight[v];
-        }
-      };
-      if (b + 1 < blocks || channels_of_last == kBlock) {
-#pragma GCC unroll 4
-        for (int64_t c = 0; c < kBlock; ++c) step(c);
-      } else {
-        for (int64_t c = 0; c < channels_of_last; ++c) step(c);
-      }
-    }
-  }
-  for (int r = 0; r < Run; ++r) {
-    for (int v = 0; v < Vectors; ++v) store(sums + (r * Vectors + v) * lanes, sum[r][v]);
-  }
-}
-
-template <class T>
-using AccumulateRun = void (*)(const T*, int64_t, const int64_t*, int64_t, const T*, int64_t,
-                               int64_t, bool, T*);
-
-template <class T, int Vectors, int... Index>
-AccumulateRun<T> accumulate_run_of(int64_t run, std::integer_sequence<int, Index...>) {
-  static constexpr AccumulateRun<T> table[] = {accumulate_run<T, Index + 1, Vectors>...};
-  return table[run - 1];
-}
-
 // Neighbouring pixels [first, first + count) of the image, within one row or in whole rows.
 struct Chunk {
   int64_t first, count;
 };
 
-// Adds `blocks` blocks of input channels, from block `block` on, to the sums of a chunk.
-template <class D, int Vectors>
-void accumulate_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t block, int64_t blocks,
-                      const Compute<D>* panel, Compute<D>* sums) {
-  using T = Compute<D>;
+// The taps that lie inside the image for a pixel, into conv.taps; returns how many.
+template <class D>
+int64_t taps_inside(const Convolution<D>& conv, int64_t row, int64_t column) {
+  const SubKernels& kernels = conv.sub_kernels;
+  int64_t count = 0, index = 0;
+  for (int64_t corner = 0; corner < 4; ++corner) {
+    for (int64_t i = 0; i < kernels.kernel_dim; ++i) {
+      const int64_t down = conv.sign * kernels.row(corner, i);
+      const bool row_inside = row + down >= 0 && row + down < conv.sample.height;
+      for (int64_t j = 0; j < kernels.kernel_dim; ++j, ++index) {
+        const int64_t right = conv.sign * kernels.column(corner, j);
+        if (!row_inside || column + right < 0 || column + right >= conv.sample.width) continue;
+        conv.taps[count++] = {down * conv.input.row_stride + right * conv.input.pixel_stride,
+                              index};
+      }
+    }
+  }
+  return count;
+}
+
+inline int64_t next_border(const int64_t* borders, int64_t position) {
+  while (*borders <= position) ++borders;
+  return *borders;
+}
+
+// Calls body(pixels) for runs that together are the chunk. Before, in.taps, in.tap_count and
+// in.pixel_stride are set; sum_stride is that of a chunk's sums.
+template <class D, class Body>
+void for_each_run(const Convolution<D>& conv, const Chunk& chunk, int64_t pixel_sums,
+                  RunInput<Compute<D>>& in, const Body& body) {
   const int64_t width = conv.sample.width;
-  const int64_t last = conv.sample.channels - (block + blocks - 1) * kBlock;
-  const int64_t block_stride = conv.input.block_stride();
-  for (int64_t done = 0; done < chunk.count;) {
-    const int64_t row = (chunk.first + done) / width;
-    int64_t column = (chunk.first + done) % width;
-    int64_t left = std::min(width - column, chunk.count - done);
-    done += left;
-    for (int64_t runs = divide_up(left, kMaxRun); runs > 0; --runs) {
-      const int64_t run = divide_up(left, runs);  // equal lengths, give or take one pixel
-      accumulate_run_of<T, Vectors>(run, std::make_integer_sequence<int, kMaxRun>{})(
-          conv.input.at(row, column) + block * block_stride, block_stride, conv.tap_offsets,
-          conv.taps, panel, blocks, std::min(last, kBlock), block == 0, sums);
-      sums += run * Vectors * kLanes<T>;
-      column += run;
-      left -= run;
+  const int64_t first_row = chunk.first / width, first_column = chunk.first % width;
+  const int64_t last_row = divide_up(chunk.first + chunk.count, width);
+  const int64_t last_column = std::min(width, first_column + chunk.count);
+  for (int64_t row = first_row, next_row; row < last_row; row = next_row) {
+    next_row = std::min(last_row, next_border(conv.row_borders, row));
+    for (int64_t column = first_column, next_column; column < last_column; column = next_column) {
+      next_column = std::min(last_column, next_border(conv.column_borders, column));
+      in.tap_count = taps_inside(conv, row, column);
+      const int64_t rows = next_row - row, columns = next_column - column;
+      const bool along_row = columns >= rows;
+      const int64_t step = along_row ? 1 : width, across = along_row ? width : 1;
+      in.pixel_stride = along_row ? conv.input.pixel_stride : conv.input.row_stride;
+      for (int64_t line = 0; line < std::min(rows, columns); ++line) {
+        int64_t pixel = row * width + column + line * across;
+        int64_t left = std::max(rows, columns);
+        for (int64_t runs = divide_up(left, kMaxRun); runs > 0; --runs) {
+          const int64_t run = divide_up(left, runs);  // equal lengths, give or take one pixel
+          body(Pixels{pixel, step, run, step * pixel_sums});
+          pixel += run * step;
+          left -= run;
+        }
+      }
     }
   }
 }
 
-// Calls finish(sum, parameter, offset, width) for every vector of results of a chunk, stores what
-// it returns at the offset, and adds that to the channels' totals. Parameter and totals may be null.
 template <class D, int Vectors, class Finish>
-void finish_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t first_channel,
-                  const Compute<D>* sums, const Compute<D>* parameter, D* result,
-                  Compute<D>* totals, const Finish& finish) {
+void convolve_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t tile, bool first_tile,
+                    const Compute<D>* parameter, D* result, Compute<D>* totals,
+                    const Finish& finish) {
   using T = Compute<D>;
-  constexpr int64_t lanes = kLanes<T>;
+  constexpr int64_t pixel_sums = Vectors * kLanes<T>;
   const Sample& s = conv.sample;
-  for (int64_t v = 0; v < Vectors; ++v) {
-    const int64_t channel = first_channel + v * lanes;
-    if (channel >= s.channels) break;
-    const T* rows = sums + v * lanes;
-    const auto channels_in_lanes = [&](auto width) {
-      const Vector<T> p = parameter ? load(parameter + channel, width) : Vector<T>{};
-      Vector<T> total{};
-      for (int64_t i = 0; i < chunk.count; ++i) {
-        const int64_t offset = (chunk.first + i) * s.channels + channel;
-        const Vector<T> value = finish(load(rows + i * Vectors * lanes), p, offset, width);
-        store(result + offset, value, width);
-        total += value;
+  const int64_t taps = conv.sub_kernels.taps(), blocks = s.blocks();
+  const int64_t first_channel = tile * 2 * kLanes<T>;
+  const int64_t part = std::max<int64_t>(1, kPartBytes / (kBlock * taps * pixel_sums * sizeof(T)));
+  RunInput<T> in;
+  in.block_stride = conv.input.block_stride;
+  in.taps = conv.taps;
+  in.panel_taps = taps;
+  if (first_tile) {
+    const int64_t rows = divide_up(chunk.count, s.width) + conv.sub_kernels.reach();
+    in.ahead = rows * conv.input.row_stride;
+  }
+  for (int64_t block = 0; block < blocks; block += part) {
+    const bool ends = block + part >= blocks;
+    in.panel = conv.panels + first_channel * s.channels * taps + block * kBlock * taps * pixel_sums;
+    in.blocks = std::min(part, blocks - block);
+    in.channels_of_last = ends ? s.channels - (blocks - 1) * kBlock : kBlock;
+    in.starts = block == 0;
+    for_each_run(conv, chunk, pixel_sums, in, [&](const Pixels& pixels) {
+      T* sums = conv.scratch + (pixels.first - chunk.first) * pixel_sums;
+      in.pixel = conv.input.at(pixels.first / s.width, pixels.first % s.width) +
+                 block * conv.input.block_stride;
+      in.sum_stride = pixels.sum_stride;
+      if (ends) prefetch_result<D, Vectors>(s, pixels, first_channel, result);
+      accumulate_run_of<T, Vectors>(pixels.count, std::make_integer_sequence<int, kMaxRun>{})(in,
+                                                                                              sums);
+      if (ends && s.channels_last) {
+        finish_pixels<D, Vectors>(s, pixels, first_channel, sums, parameter, result, totals,
+                                  finish);
       }
-      if (totals) store(totals + channel, load(totals + channel, width) + total, width);
-    };
-    const auto pixels_in_lanes = [&] {
-      const int64_t channels = std::min(lanes, s.channels - channel);
-      Vector<T> total[lanes] = {};
-      for_each_vector<T>(chunk.count, [&](int64_t i, auto width) {
-        Vector<T> square[lanes];
-        for (int64_t j = 0; j < lanes; ++j) square[j] = load(rows + (i + j) * Vectors * lanes);
-        transpose<T>(square);
-        for (int64_t j = 0; j < channels; ++j) {
-          const int64_t offset = (channel + j) * s.pixels() + chunk.first + i;
-          const Vector<T> p = broadcast(parameter ? parameter[channel + j] : T(0));
-          const Vector<T> value = finish(square[j], p, offset, width);
-          store(result + offset, value, width);
-          total[j] += inside<T>(value, width);
-        }
-      });
-      for (int64_t j = 0; totals && j < channels; ++j) {
-        totals[channel + j] += sum_of_lanes<T>(total[j]);
-      }
-    };
-    if (!s.channels_last) {
-      pixels_in_lanes();
-    } else if (channel + lanes <= s.channels) {
-      channels_in_lanes(Full{});
-    } else {
-      channels_in_lanes(Partial{s.channels - channel});
-    }
+    });
+  }
+  if (!s.channels_last) {
+    finish_squares<D, Vectors>(s, {chunk.first, 1, chunk.count, pixel_sums}, first_channel,
+                               conv.scratch, parameter, result, totals, finish);
   }
 }
 
@@ -148,38 +122,20 @@ template <class D, class Finish>
 void convolve_rows(const Convolution<D>& conv, const Compute<D>* parameter, D* result,
                    Compute<D>* totals, const Finish& finish) {
   using T = Compute<D>;
-  constexpr int64_t tile_width = 2 * kLanes<T>;
   const Sample& s = conv.sample;
-  const int64_t depth = s.channels * conv.taps;  // of the matrix product
-  const int64_t row_bytes = tile_width * sizeof(T);
-  const int64_t part =
-      std::max<int64_t>(1, kPartBytes / (kBlock * conv.taps * row_bytes));  // in blocks
-  const int64_t group = std::max<int64_t>(1, kGroupBytes / (depth * row_bytes));  // in tiles
+  const int64_t panel_bytes = 2 * kVectorBytes * s.channels * conv.sub_kernels.taps();
+  const int64_t group = std::max<int64_t>(1, kGroupBytes / panel_bytes);  // of tiles
   const int64_t end = conv.rows.last * s.width;
   for (int64_t tiles = conv.first_tile; tiles < conv.last_tile; tiles += group) {
     for (Chunk chunk{conv.rows.first * s.width, 0}; chunk.first < end; chunk.first += chunk.count) {
-      chunk.count = s.width < kChunk
-                        ? std::min(kChunk / s.width * s.width, end - chunk.first)
-                        : std::min(divide_up(s.width, divide_up(s.width, kChunk)),
-                                   s.width - chunk.first % s.width);
+      chunk.count = s.width < kChunk ? std::min(kChunk / s.width * s.width, end - chunk.first)
+                                     : std::min(divide_up(s.width, divide_up(s.width, kChunk)),
+                                                s.width - chunk.first % s.width);
       for (int64_t tile = tiles; tile < std::min(tiles + group, conv.last_tile); ++tile) {
-        const T* panel = conv.panels + tile * tile_width * depth;
-        const int64_t first_channel = tile * tile_width;
-        const auto with_vectors = [&](auto vectors) {
-          constexpr int count = decltype(vectors)::value;
-          for (int64_t b = 0; b < s.blocks(); b += part) {
-            accumulate_chunk<D, count>(conv, chunk, b, std::min(part, s.blocks() - b),
-                                       panel + b * kBlock * conv.taps * count * kLanes<T>,
-                                       conv.scratch);
-          }
-          finish_chunk<D, count>(conv, chunk, first_channel, conv.scratch, parameter, result,
-                                 totals, finish);
-        };
-        if (panel_width<T>(s.channels, tile) == tile_width) {
-          with_vectors(std::integral_constant<int, 2>{});
-        } else {
-          with_vectors(std::integral_constant<int, 1>{});
-        }
+        (panel_width<T>(s.channels, tile) == 2 * kLanes<T>
+             ? convolve_chunk<D, 2, Finish>
+             : convolve_chunk<D, 1, Finish>)(conv, chunk, tile, tile == tiles, parameter, result,
+                                             totals, finish);
       }
     }
   }
@@ -202,7 +158,7 @@ void convolve(const Convolution<D>& conv, const Compute<D>* bias, bool relu, D* 
 template <class D>
 void convolve_input_gradient(const Convolution<D>& conv, const OutputGradient<D>& g, D* grad_x) {
   using T = Compute<D>;
-  if (g.loss_scale != 0) {
+  if (g.x) {
     convolve_rows(conv, g.gate, grad_x, static_cast<T*>(nullptr),
                   [&](Vector<T> a, Vector<T> gate, int64_t offset, auto width) {
                     return a - g.loss_scale *

@@ -9,9 +9,8 @@ template <class T, bool ChannelsLast, class Body>
 inline void for_each_element(const Sample& s, Rows rows, Body&& body) {
   if constexpr (ChannelsLast) {
     for (int64_t pixel = rows.first * s.width; pixel < rows.last * s.width; ++pixel) {
-      for_each_vector<T>(s.channels, [&](int64_t c, auto width) {
-        body(pixel * s.channels + c, c, width);
-      });
+      for_each_vector<T>(s.channels,
+                         [&](int64_t c, auto width) { body(pixel * s.channels + c, c, width); });
     }
   } else {
     const int64_t count = rows.count() * s.width;
@@ -32,12 +31,26 @@ inline Vector<T> parameter_at(const T* parameter, int64_t channel, Width width) 
   }
 }
 
+// body(first, last) for short pieces of a range of pixels: sums over pixels are added in two
+// levels, within pieces and of pieces, to lose fewer digits.
+template <class Body>
+inline void for_each_piece(int64_t first, int64_t last, Body&& body) {
+  constexpr int64_t piece = 32;
+  for (; first < last; first += piece) body(first, std::min(first + piece, last));
+}
+
 // totals[c] += Σ value(offset, channel, width) over the rows.
 template <class T, bool ChannelsLast, class Value>
 inline void add_up_channels(const Sample& s, Rows rows, T* totals, Value&& value) {
   if constexpr (ChannelsLast) {
-    for_each_element<T, true>(s, rows, [&](int64_t offset, int64_t c, auto width) {
-      store(totals + c, load(totals + c, width) + value(offset, c, width), width);
+    for_each_piece(rows.first * s.width, rows.last * s.width, [&](int64_t first, int64_t last) {
+      for_each_vector<T>(s.channels, [&](int64_t c, auto width) {
+        Vector<T> total{};
+        for (int64_t pixel = first; pixel < last; ++pixel) {
+          total += value(pixel * s.channels + c, c, width);
+        }
+        store(totals + c, load(totals + c, width) + total, width);
+      });
     });
   } else {
     const int64_t count = rows.count() * s.width;
@@ -65,7 +78,7 @@ inline Vector<Compute<D>> output_gradient(const OutputGradient<D>& g, int64_t of
                                           Width width) {
   using T = Compute<D>;
   Vector<T> result = g.grad_out ? load(g.grad_out + offset, width) : Vector<T>{};
-  if (g.loss_scale != 0) result += g.loss_scale * (y * gate - load(g.x + offset, width));
+  if (g.x) result += g.loss_scale * (y * gate - load(g.x + offset, width));
   return result;
 }
 
@@ -87,8 +100,7 @@ double scale(const D* y, const Compute<D>* gate, const D* x, const Sample& s, Ro
     for (int64_t row = rows.first; row < rows.last; ++row) {
       Vector<T> row_error{};
       for_each_element<T, layout>(s, {row, row + 1}, [&](int64_t offset, int64_t c, auto width) {
-        const Vector<T> value =
-            load(y + offset, width) * parameter_at<T, layout>(gate, c, width);
+        const Vector<T> value = load(y + offset, width) * parameter_at<T, layout>(gate, c, width);
         store(out + offset, value, width);
         if (x) {
           const Vector<T> difference = value - load(x + offset, width);
@@ -146,33 +158,39 @@ inline Vector<T> parameter_or(const T* parameter, int64_t channel, Width width, 
 
 template <class D>
 void activation_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean, bool relu,
-                         const Sample& s, Rows rows, const Padded<Compute<D>>& grad_a,
+                         const Sample& s, Rows rows, const Blocked<Compute<D>>& grad_a,
                          Compute<D>* grad_bias) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
-  clear_border(grad_a, s, rows.with_border(s.height, grad_a.reach));
   for (int64_t row = rows.first; row < rows.last; ++row) {
     T* target = grad_a.at(row, 0);
     if (s.channels_last) {
-      for (int64_t w = 0; w < s.width; ++w, target += kBlock) {
+      for_each_piece(0, s.width, [&](int64_t first, int64_t last) {
         for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
-          const auto at = [&](auto width) {
-            const Vector<T> value = activation_gradient_at(
-                g, relu, (row * s.width + w) * s.channels + c,
-                parameter_or<T, true>(g.gate, c, width, 1),
-                parameter_or<T, true>(grad_mean, c, width, 0), width);
-            store(grad_bias + c, load(grad_bias + c, width) + value, width);
-            return inside<T>(value, width);
+          T* pixel = target + c / kBlock * grad_a.block_stride() + c % kBlock;
+          const auto piece = [&](auto width) {
+            const Vector<T> gate = parameter_or<T, true>(g.gate, c, width, 1);
+            const Vector<T> mean = parameter_or<T, true>(grad_mean, c, width, 0);
+            Vector<T> total{};
+            for (int64_t w = first; w < last; ++w) {
+              const Vector<T> value =
+                  inside<T>(activation_gradient_at(g, relu, (row * s.width + w) * s.channels + c,
+                                                   gate, mean, width),
+                            width);
+              store(pixel + w * kBlock, value);
+              total += value;
+            }
+            store(grad_bias + c, load(grad_bias + c, width) + total, width);
           };
-          Vector<T> value{};
           if (c + lanes <= s.channels) {
-            value = at(Full{});
+            piece(Full{});
           } else if (c < s.channels) {
-            value = at(Partial{s.channels - c});
+            piece(Partial{s.channels - c});
+          } else {
+            for (int64_t w = first; w < last; ++w) store(pixel + w * kBlock, Vector<T>{});
           }
-          store(target + c / kBlock * grad_a.block_stride() + c % kBlock, value);
         }
-      }
+      });
     } else {
       for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
         T* block = target + c / kBlock * grad_a.block_stride() + c % kBlock;
@@ -181,10 +199,10 @@ void activation_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean
         for_each_vector<T>(s.width, [&](int64_t w, auto width) {
           Vector<T> square[lanes] = {};
           for (int64_t i = 0; i < channels; ++i) {
-            square[i] = activation_gradient_at(
-                g, relu, (c + i) * s.pixels() + row * s.width + w,
-                parameter_or<T, false>(g.gate, c + i, width, 1),
-                parameter_or<T, false>(grad_mean, c + i, width, 0), width);
+            square[i] =
+                activation_gradient_at(g, relu, (c + i) * s.pixels() + row * s.width + w,
+                                       parameter_or<T, false>(g.gate, c + i, width, 1),
+                                       parameter_or<T, false>(grad_mean, c + i, width, 0), width);
             total[i] += inside<T>(square[i], width);
           }
           transpose<T>(square);

@@ -1,9 +1,13 @@
-// Packing: images into zero-padded blocks of 16 channels, weights into panels.
+// Packing: images into blocks of 16 channels, weights into panels.
 #pragma once
 
+// Rows of an image, or blocks of a weight's row, to ask for in advance: there are more of them than
+// the processor's own prefetcher follows.
+constexpr int64_t kRowsAhead = 2;
+
 template <class D>
-void pack_row(const D* image, const Sample& s, int64_t row, int64_t first_block,
-              int64_t last_block, int64_t block_stride, Compute<D>* pixel) {
+void pack_row(const D* image, const Sample& s, int64_t row, int64_t first_block, int64_t last_block,
+              int64_t block_stride, Compute<D>* pixel) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
   if (s.channels_last) {
@@ -32,6 +36,7 @@ void pack_row(const D* image, const Sample& s, int64_t row, int64_t first_block,
         Vector<T> square[lanes];
         for (int64_t i = 0; i < lanes; ++i) {
           square[i] = c + i < s.channels ? load(source + i * s.pixels() + w, width) : Vector<T>{};
+          __builtin_prefetch(source + i * s.pixels() + w + kRowsAhead * s.width);
         }
         transpose<T>(square);
         const int64_t count = std::min(lanes, s.width - w);
@@ -41,36 +46,13 @@ void pack_row(const D* image, const Sample& s, int64_t row, int64_t first_block,
   }
 }
 
-template <class T>
-void clear_pixels(T* pixel, int64_t count) {
-  memset(pixel, 0, count * kBlock * sizeof(T));
-}
-
-// Zeros around the image: whole rows above and below, `reach` columns left and right.
-template <class T>
-void clear_border(const Padded<T>& padded, const Sample& s, Rows rows) {
-  for (int64_t b = 0; b < s.blocks(); ++b) {
-    T* block = padded.data + b * padded.block_stride();
-    for (int64_t row = rows.first; row < rows.last; ++row) {
-      T* first = block + (row - padded.first_row) * padded.columns * kBlock;
-      if (row < 0 || row >= s.height) {
-        clear_pixels(first, padded.columns);
-      } else {
-        clear_pixels(first, padded.reach);
-        clear_pixels(first + (padded.reach + s.width) * kBlock, padded.reach);
-      }
-    }
-  }
-}
-
 template <class D>
-void pack(const D* image, const Sample& s, Rows rows, const Padded<Compute<D>>& padded) {
+void pack(const D* image, const Sample& s, Rows rows, const Blocked<Compute<D>>& blocked) {
   constexpr int64_t blocks_at_once = 4;  // 256 contiguous bytes of a channels_last float pixel
-  clear_border(padded, s, rows);
-  for (int64_t row = std::max<int64_t>(rows.first, 0); row < std::min(rows.last, s.height); ++row) {
+  for (int64_t row = rows.first; row < rows.last; ++row) {
     for (int64_t b = 0; b < s.blocks(); b += blocks_at_once) {
-      pack_row(image, s, row, b, std::min(b + blocks_at_once, s.blocks()), padded.block_stride(),
-               padded.at(row, 0));
+      pack_row(image, s, row, b, std::min(b + blocks_at_once, s.blocks()), blocked.block_stride(),
+               blocked.at(row, 0));
     }
   }
 }
@@ -98,13 +80,15 @@ void pack_panel_forward(const T* const weights[4], SubKernels kernels, int64_t c
         for_each_vector<T>(inside * per_corner, [&](int64_t q, auto part) {
           Vector<T> square[lanes];
           for (int64_t i = 0; i < lanes; ++i) {
-            square[i] = out + i < channels ? load(source + i * channels * per_corner + q, part)
-                                           : Vector<T>{};
+            const T* row = source + i * channels * per_corner + q;
+            square[i] = out + i < channels ? load(row, part) : Vector<T>{};
+            __builtin_prefetch(row + kRowsAhead * kBlock * per_corner);
           }
           transpose<T>(square);
           const int64_t count = std::min(lanes, inside * per_corner - q);
           for (int64_t i = 0; i < count; ++i) {
-            const int64_t c = (q + i) / per_corner, tap = corner * per_corner + (q + i) % per_corner;
+            const int64_t c = (q + i) / per_corner,
+                          tap = corner * per_corner + (q + i) % per_corner;
             store(panel + (tap * inside + c) * width + v, square[i]);
           }
         });
@@ -125,8 +109,8 @@ void pack_panel_mirrored(const T* const weights[4], SubKernels kernels, int64_t 
     const int64_t inside = std::min(kBlock, channels - c0);
     for (int64_t tap = 0; tap < kernels.taps(); ++tap) {
       for (int64_t c = c0; c < c0 + inside; ++c, panel += width) {
-        const T* source = weights[kernels.corner(tap)] + (c * channels + first) * per_corner +
-                          tap % per_corner;
+        const T* source =
+            weights[tap / per_corner] + (c * channels + first) * per_corner + tap % per_corner;
         if (per_corner == 1) {
           memcpy(panel, source, count * sizeof(T));
         } else {

@@ -9,21 +9,33 @@
 
 constexpr int64_t kGradientChunk = 128;
 
+// Pixels of grad_a whose tap lies inside the image.
+struct Window {
+  Rows rows, columns;
+};
+
 template <class T, int Vectors>
-void weight_gradient_tap(const Sample& s, Rows rows, const T* x, int64_t x_row, const T* grad_a,
-                         int64_t grad_row, const int64_t (&vector_offset)[2], T* grad) {
+void weight_gradient_tap(const Window& window, const T* x, int64_t x_pixel, int64_t x_row,
+                         const T* grad_a, const View<T>& grad_view,
+                         const int64_t (&vector_offset)[2], T* grad) {
   constexpr int64_t lanes = kLanes<T>;
   Vector<T> sum[kInputs][Vectors] = {};
-  for (int64_t row = rows.first; row < rows.last; ++row, x += x_row, grad_a += grad_row) {
-    for (int64_t w = 0; w < s.width; ++w) {
+  for (int64_t row = window.rows.first; row < window.rows.last; ++row) {
+    const T* input = x;
+    const T* pixel = grad_a;
+    for (int64_t w = 0; w < window.columns.count(); ++w) {
       Vector<T> g[Vectors];
-      for (int v = 0; v < Vectors; ++v) g[v] = load(grad_a + w * kBlock + vector_offset[v]);
+      for (int v = 0; v < Vectors; ++v) g[v] = load(pixel + vector_offset[v]);
 #pragma GCC unroll 16
       for (int i = 0; i < kInputs; ++i) {
 #pragma GCC unroll 2
-        for (int v = 0; v < Vectors; ++v) sum[i][v] += x[w * kBlock + i] * g[v];
+        for (int v = 0; v < Vectors; ++v) sum[i][v] += input[i] * g[v];
       }
+      input += x_pixel;
+      pixel += grad_view.pixel_stride;
     }
+    x += x_row;
+    grad_a += grad_view.row_stride;
   }
   for (int i = 0; i < kInputs; ++i) {
     for (int v = 0; v < Vectors; ++v) {
@@ -33,31 +45,51 @@ void weight_gradient_tap(const Sample& s, Rows rows, const T* x, int64_t x_row, 
   }
 }
 
+// body(corner, row, column) for every tap, in order.
+template <class Body>
+inline void for_each_tap(SubKernels kernels, const Body& body) {
+  for (int64_t corner = 0; corner < 4; ++corner) {
+    for (int64_t i = 0; i < kernels.kernel_dim; ++i) {
+      for (int64_t j = 0; j < kernels.kernel_dim; ++j) {
+        body(corner, kernels.row(corner, i), kernels.column(corner, j));
+      }
+    }
+  }
+}
+
 template <class D>
-void weight_gradient(const Sample& s, Rows rows, SubKernels kernels,
-                     const Padded<const Compute<D>>& x, const Padded<const Compute<D>>& grad_a,
-                     int64_t block, int64_t tile, const bool corners[4], Compute<D>* grad) {
+void weight_gradient(const Sample& s, Rows rows, SubKernels kernels, const View<Compute<D>>& x,
+                     const View<Compute<D>>& grad_a, int64_t block, int64_t tile,
+                     const bool corners[4], Compute<D>* grad) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
   const int64_t inputs = std::min(kBlock, s.channels - block * kBlock);
   int64_t vector_offset[2];
   for (int64_t v = 0; v < 2; ++v) {
     const int64_t channel = (tile * 2 + v) * lanes;
-    vector_offset[v] = channel / kBlock * grad_a.block_stride() + channel % kBlock;
+    vector_offset[v] = channel / kBlock * grad_a.block_stride + channel % kBlock;
   }
   const bool two_vectors = panel_width<T>(s.channels, tile) == 2 * lanes;
   const int64_t step = std::max<int64_t>(1, kGradientChunk / s.width);
   for (int64_t row = rows.first; row < rows.last; row += step) {
-    const Rows chunk{row, std::min(row + step, rows.last)};
-    for (int64_t tap = 0; tap < kernels.taps(); ++tap) {
-      if (!corners[kernels.corner(tap)]) continue;
-      const T* source = x.at(row + kernels.row(tap), kernels.column(tap)) + block * x.block_stride();
+    int64_t tap = 0;
+    for_each_tap(kernels, [&](int64_t corner, int64_t down, int64_t right) {
+      T* target = grad + tap++ * kBlock * 2 * lanes;
+      if (!corners[corner]) return;
+      const Window window{
+          {std::max(row, -down), std::min(std::min(row + step, rows.last), s.height - down)},
+          {std::max<int64_t>(0, -right), std::min(s.width, s.width - right)}};
+      if (window.rows.count() <= 0 || window.columns.count() <= 0) return;
+      const T* source =
+          x.at(window.rows.first + down, window.columns.first + right) + block * x.block_stride;
+      const T* pixel = grad_a.at(window.rows.first, window.columns.first);
       for (int64_t i = 0; i < inputs; i += kInputs) {
-        (two_vectors ? weight_gradient_tap<T, 2> : weight_gradient_tap<T, 1>)(
-            s, chunk, source + i, x.columns * kBlock, grad_a.at(row, 0), grad_a.columns * kBlock,
-            vector_offset, grad + (tap * kBlock + i) * 2 * lanes);
+        (two_vectors ? weight_gradient_tap<T, 2>
+                     : weight_gradient_tap<T, 1>)(window, source + i, x.pixel_stride, x.row_stride,
+                                                  pixel, grad_a, vector_offset,
+                                                  target + i * 2 * lanes);
       }
-    }
+    });
   }
 }
 

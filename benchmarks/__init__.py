@@ -1,0 +1,1 @@
+"""Times the public API against its rivals: ``python -m benchmarks --help``."""

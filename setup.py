@@ -1,0 +1,131 @@
+"""Builds sspcab_cuda._C, one extension for the CPU and, where it is wanted, for CUDA.
+
+Switches (environment): FORCE_CUDA=1, SSPCAB_NO_CUDA=1, TORCH_CUDA_ARCH_LIST, CUDA_HOME, DEBUG=1,
+CXX and MAX_JOBS. What they lead to is decided in build_support.py.
+"""
+
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+# Build front ends put neither the project's own folder on Python's path,
+# nor the programs (ninja) of an environment that isn't activated on the shell's.
+sys.path.insert(0, str(ROOT))
+os.environ["PATH"] += os.pathsep + sysconfig.get_path("scripts")
+
+import build_support  # noqa: E402
+
+try:
+    from torch.utils.cpp_extension import BuildExtension
+except ModuleNotFoundError:  # metadata needs no torch; run() below says what is missing
+    from setuptools.command.build_ext import build_ext as BuildExtension
+
+CPU_SOURCES = [
+    "csrc/bindings.cpp",
+    "csrc/registration.cpp",
+    "csrc/cpu/dispatch.cpp",
+    "csrc/cpu/masked_conv2d.cpp",
+    "csrc/cpu/squeeze_excite.cpp",
+    "csrc/cpu/reconstruction_loss.cpp",
+    "csrc/cpu/sspcab.cpp",
+    "csrc/cpu/sspcab_backward.cpp",
+    "csrc/cpu/kernels_avx512.cpp",
+    "csrc/cpu/kernels_avx2.cpp",
+    "csrc/cpu/kernels_baseline.cpp",
+]
+CUDA_SOURCES: list[str] = []
+
+DEBUG = os.environ.get("DEBUG") == "1"
+TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable ABI has what we use
+
+
+class BuildSspcab(BuildExtension):
+    """Checks the tools, decides about CUDA, and completes the extension before it is compiled."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        # Editable installs build in a throw-away folder; kept objects make a rebuild incremental.
+        self.build_temp = str(
+            ROOT / "build" / f"{platform.machine()}-{sys.implementation.cache_tag}"
+        )
+
+    def run(self):
+        try:
+            self.complete(self.extensions[0])
+        except build_support.BuildError as error:
+            raise SystemExit(f"sspcab: error: {error}") from error
+        super().run()
+
+    def complete(self, extension):
+        build_support.check_packages()
+        compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
+        build_support.check_compiler(compiler, Path(sysconfig.get_path("include")))
+
+        import pybind11
+        import torch
+        from torch.utils import cpp_extension
+
+        decision = build_support.decide_cuda(
+            os.environ,
+            torch_version=torch.__version__,
+            torch_cuda=torch.version.cuda,
+            gpu_visible=torch.cuda.is_available(),
+            sources=CUDA_SOURCES,
+            toolkit=lambda version: build_support.find_toolkit(
+                build_support.toolkit_candidates(os.environ, sys.path, shutil.which), version
+            ),
+        )
+        print(build_support.describe(decision), flush=True)
+
+        facts = {
+            "SSPCAB_VERSION": self.distribution.get_version(),
+            "SSPCAB_TORCH_VERSION": torch.__version__,
+        }
+        device = "cpu"
+        libraries = ["c10", "torch_cpu", "torch"]
+        if decision.toolkit:
+            device = "cuda"
+            # torch's own guess may be a wrapper's folder, without headers and libraries.
+            cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = str(decision.toolkit.home)
+            os.environ["TORCH_CUDA_ARCH_LIST"] = decision.arch_list
+            extension.sources += CUDA_SOURCES
+            libraries += ["c10_cuda", "torch_cuda"]
+            extension.extra_objects.append(str(decision.toolkit.runtime))
+            facts["SSPCAB_CUDA_VERSION"] = "{}.{}".format(*decision.toolkit.version)
+            facts["SSPCAB_ARCH_LIST"] = decision.arch_list
+            extension.define_macros.append(("SSPCAB_WITH_CUDA", None))
+
+        extension.define_macros += [(name, f'"{text}"') for name, text in facts.items()]
+        extension.define_macros.append(("TORCH_TARGET_VERSION", TARGET_TORCH))
+        extension.include_dirs += [str(ROOT / "csrc"), pybind11.get_include()]
+        extension.library_dirs += cpp_extension.library_paths(device)
+        extension.libraries += libraries
+        # As system headers, so that -Wall and -Wextra speak of this project's code alone.
+        system = [arg for path in cpp_extension.include_paths(device) for arg in ("-isystem", path)]
+        optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0"]
+        prefix_map = f"-ffile-prefix-map={ROOT}/="  # no build path in messages or in the binary
+        cxx = [
+            *optimise,
+            "-fno-math-errno",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unknown-pragmas",
+            "-Wno-psabi",
+            prefix_map,
+        ]
+        nvcc = [*optimise[:1], "-DUSE_CUDA", "-Xcompiler", f"-fvisibility=hidden,{prefix_map}"]
+        extension.extra_compile_args = {"cxx": cxx + system, "nvcc": nvcc + system}
+        extension.extra_link_args = [] if DEBUG else ["-s"]
+
+
+setup(
+    ext_modules=[Extension("sspcab_cuda._C", sources=CPU_SOURCES, language="c++")],
+    cmdclass={"build_ext": BuildSspcab},
+)

@@ -1,0 +1,5 @@
+"""``python -m sspcab_cuda.demo``."""
+
+from . import main
+
+main()

@@ -1,0 +1,126 @@
+"""Autocast: half-precision images beside float32 parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sspcab_cuda
+from sspcab_cuda import functional, reference
+
+from .cases import HALVES, Case, arguments, block, convolution, double, leaves, output_gradients
+from .tolerances import assert_accurate, assert_equal
+
+CASE = Case(2, 18, 7, 9, 2, 1, 3)
+Results = dict[str, Tensor]
+
+
+def train(library: Any, tensors: list[Tensor], grad_out: Tensor, grad_loss: Tensor) -> Results:
+    inputs = leaves(tensors)
+    out, loss = block(library, inputs, CASE.dilation)
+    gradients = torch.autograd.grad([out, loss], inputs, [grad_out.to(out.dtype), grad_loss])
+    named = {str(i): gradient for i, gradient in enumerate(gradients)}
+    return {"out": out.detach(), "loss": loss.detach(), **named}
+
+
+@pytest.mark.parametrize("image_dtype", [torch.float32, "half"], ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_block(dtype: torch.dtype, image_dtype: torch.dtype | str, device: str) -> None:
+    tensors = arguments(CASE, device=device)
+    tensors[0] = tensors[0].to(dtype)
+    grads = output_gradients(CASE, dtype, device)
+    truth = train(reference, double(tensors), *double(grads))
+    tensors[0] = tensors[0].to(dtype if image_dtype == "half" else image_dtype)
+    with torch.autocast(device, dtype=dtype):
+        ours = train(functional, tensors, *grads)
+        eager = train(reference, tensors, *grads)
+    assert ours["out"].dtype == dtype and ours["loss"].dtype == torch.float32
+    assert ours["0"].dtype == tensors[0].dtype
+    assert all(ours[str(i)].dtype == torch.float32 for i in range(1, 13))
+    assert_accurate(dtype, [(ours, eager, truth)])
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_inference_and_parts(dtype: torch.dtype, device: str) -> None:
+    tensors = arguments(CASE, device=device)
+    x = tensors[0]
+    half = [x.to(dtype), *tensors[1:]]
+    with torch.autocast(device, dtype=dtype):
+        out, loss = block(functional, tensors, CASE.dilation)
+        y = convolution(functional, tensors, CASE.dilation)
+        scaled = functional.squeeze_excite(x, *tensors[9:])
+        direct = functional.reconstruction_loss(out, x)
+    assert_equal(out, block(functional, half, CASE.dilation)[0])
+    assert_equal(y, convolution(functional, half, CASE.dilation))
+    assert_equal(scaled, functional.squeeze_excite(half[0], *tensors[9:]))
+    assert loss.dtype == direct.dtype == torch.float32
+    assert_equal(direct, functional.reconstruction_loss(out.float(), x))
+
+
+@pytest.mark.parametrize("region", HALVES, ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_half_model_in_a_region(dtype: torch.dtype, region: torch.dtype, device: str) -> None:
+    """The region's dtype wins, over that of image and parameters alike."""
+    model = sspcab_cuda.SSPCAB(16).to(device, dtype)
+    x = torch.randn(2, 16, 6, 6, device=device, dtype=dtype)
+    with torch.autocast(device, dtype=region):
+        out, loss = model(x, return_loss=True)
+    assert out.dtype == region and loss.dtype == torch.float32
+    (out.sum().float() + loss).backward()
+    assert all(p.grad is not None and p.grad.dtype == dtype for p in model.parameters())
+
+
+def test_float64_stays(device: str) -> None:
+    tensors = arguments(CASE, torch.float64, device)
+    expected = block(functional, tensors, CASE.dilation)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        results = block(functional, tensors, CASE.dilation)
+        loss = functional.reconstruction_loss(results[0], tensors[0])
+    for result, truth in zip((*results, loss), (*expected, expected[1]), strict=True):
+        torch.testing.assert_close(result, truth, rtol=1e-14, atol=1e-14)
+
+
+def test_a_region_switched_off(device: str) -> None:
+    tensors = arguments(CASE, device=device)
+    expected = block(functional, tensors, CASE.dilation)
+    with torch.autocast(device, dtype=torch.bfloat16), torch.autocast(device, enabled=False):
+        for result, truth in zip(block(functional, tensors, CASE.dilation), expected, strict=True):
+            assert_equal(result, truth)
+
+
+def test_scaled_gradients(device: str) -> None:
+    """A loss scaled by a power of two, as GradScaler does, scales the gradients and no more."""
+    model = sspcab_cuda.SSPCAB(16).to(device)
+    x = torch.randn(2, 16, 8, 8, device=device)
+    gradients = []
+    for scale in (1.0, 2.0**10):
+        model.zero_grad()
+        with torch.autocast(device, dtype=torch.float16):
+            out, loss = model(x, return_loss=True)
+        ((out.float().square().mean() + 0.1 * loss) * scale).backward()
+        gradients.append([p.grad / scale for p in model.parameters() if p.grad is not None])
+    for unscaled, scaled in zip(*gradients, strict=True):
+        torch.testing.assert_close(scaled, unscaled, rtol=2e-2, atol=1e-5)
+
+
+def test_training_under_compile(device: str) -> None:
+    model = sspcab_cuda.SSPCAB(16).to(device)
+    x = torch.randn(2, 16, 8, 8, device=device)
+
+    def step(x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            out, loss = model(x, return_loss=True)
+        return out, loss
+
+    def results(function: Any) -> list[Tensor]:
+        model.zero_grad()
+        out, loss = function(x)
+        (out.float().sum() + loss).backward()
+        return [out.detach(), loss.detach(), *(p.grad for p in model.parameters())]
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for ours, expected in zip(results(compiled), results(step), strict=True):
+        assert_equal(ours, expected)

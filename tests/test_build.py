@@ -1,0 +1,279 @@
+"""The decisions of the build and their messages, with invented machines; nothing is compiled."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import build_support
+from build_support import BuildError, CudaDecision, Toolkit, ToolkitMissing
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHS = frozenset({"7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "12.0"})
+RELEASE_13 = "Cuda compilation tools, release 13.1, V13.1.0"
+CODES_13 = "sm_75\nsm_80\nsm_100\nsm_120\n"
+
+
+def make_toolkit(home: Path, *, lib: str = "lib64/libcudart.so", without: str = "") -> Path:
+    """A folder with the files of a CUDA toolkit, less one."""
+    for name in ("include/cuda_runtime.h", "bin/nvcc", lib):
+        if name != without:
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).touch()
+    return home
+
+
+def toolkit(major: int = 13, home: str = "/cuda", archs: frozenset[str] = ARCHS) -> Toolkit:
+    return Toolkit(Path(home), Path(home, "lib64/libcudart.so"), (major, 0), archs)
+
+
+def decide(
+    env: dict[str, str] | None = None,
+    *,
+    torch_cuda: str | None = "13.2",
+    gpu_visible: bool = False,
+    sources: tuple[str, ...] = ("csrc/cuda/sspcab.cu",),
+    find: Callable[[str], Toolkit] = lambda version: toolkit(),
+) -> CudaDecision:
+    return build_support.decide_cuda(
+        env or {},
+        torch_version="2.15.0",
+        torch_cuda=torch_cuda,
+        gpu_visible=gpu_visible,
+        sources=sources,
+        toolkit=find,
+    )
+
+
+def no_toolkit(version: str) -> Toolkit:
+    raise ToolkitMissing("no usable CUDA toolkit: /cuda lacks bin/nvcc")
+
+
+# The tools of the environment
+
+
+def test_missing_packages_are_named_together_with_the_command() -> None:
+    with pytest.raises(BuildError, match=r"lacks torch, pybind11, ninja\.") as caught:
+        build_support.check_packages(found=lambda name: None, which=lambda name: None)
+    assert build_support.INSTALL_COMMAND in str(caught.value)
+    with pytest.raises(BuildError, match=r"lacks torch\."):
+        build_support.check_packages(found=lambda name: name != "torch" or None, which=str)
+    build_support.check_packages(found=lambda name: name, which=lambda name: name)
+
+
+def test_missing_compiler_and_headers(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"no C\+\+ compiler: 'ccache' is not on PATH"):
+        build_support.check_compiler("ccache g++", tmp_path, which=lambda name: None)
+    with pytest.raises(BuildError, match=r"has no Python\.h.*python3-dev"):
+        build_support.check_compiler("g++", tmp_path, which=lambda name: name)
+    (tmp_path / "Python.h").touch()
+    build_support.check_compiler("g++", tmp_path, which=lambda name: name)
+
+
+# The CUDA toolkit
+
+
+def test_candidates_are_ordered_and_include_the_folder_beside_a_wrapper(tmp_path: Path) -> None:
+    wrapper, real = tmp_path / "prefix/bin/nvcc", make_toolkit(tmp_path / "real") / "bin/nvcc"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.symlink_to(real)
+    (tmp_path / "site/nvidia/cu13").mkdir(parents=True)
+    (tmp_path / "site/nvidia/cudnn").mkdir()
+    found = build_support.toolkit_candidates(
+        {"CUDA_HOME": "/a", "CUDA_PATH": "/b"}, [str(tmp_path / "site")], lambda name: str(wrapper)
+    )
+    assert found == [
+        Path("/a"),
+        Path("/b"),
+        tmp_path / "prefix",
+        tmp_path / "prefix/cuda",
+        tmp_path / "real",
+        tmp_path / "real/cuda",
+        Path("/usr/local/cuda"),
+        tmp_path / "site/nvidia/cu13",
+    ]
+
+
+def test_candidates_without_nvcc_have_no_repetition() -> None:
+    env = {"CUDA_HOME": "/usr/local/cuda", "CUDA_PATH": ""}
+    assert build_support.toolkit_candidates(env, [], lambda name: None) == [Path("/usr/local/cuda")]
+
+
+@pytest.mark.parametrize("part", ["include/cuda_runtime.h", "bin/nvcc", "lib64/libcudart.so"])
+def test_unusable_toolkit_says_what_it_lacks(tmp_path: Path, part: str) -> None:
+    home = make_toolkit(tmp_path, without=part)
+    assert build_support.missing_from_toolkit(home) == [part]
+    with pytest.raises(ToolkitMissing, match=re.escape(f"{home} lacks {part}")) as caught:
+        build_support.find_toolkit([home], "13.2")
+    assert "Set CUDA_HOME" in str(caught.value)
+
+
+@pytest.mark.parametrize("lib", ["lib64/libcudart.so", "lib/libcudart.so", "lib/libcudart.so.13"])
+def test_runtime_library_is_found_in_either_folder(tmp_path: Path, lib: str) -> None:
+    assert build_support.runtime_library(make_toolkit(tmp_path, lib=lib)) == tmp_path / lib
+
+
+def test_first_toolkit_of_torchs_major_version_is_taken(tmp_path: Path) -> None:
+    broken = make_toolkit(tmp_path / "broken", without="bin/nvcc")
+    old, new = make_toolkit(tmp_path / "old"), make_toolkit(tmp_path / "new")
+
+    def read(home: Path) -> Toolkit:
+        return toolkit(12 if home == old else 13, str(home))
+
+    assert build_support.find_toolkit([broken, old, new], "13.2", read).home == new
+    with pytest.raises(
+        BuildError, match=r"major versions differ: torch is built for CUDA 13\.2"
+    ) as e:
+        build_support.find_toolkit([broken, old], "13.2", read)
+    assert f"{old} is CUDA 12.0" in str(e.value) and build_support.CPU_ONLY in str(e.value)
+    assert not isinstance(e.value, ToolkitMissing)
+
+
+def test_nvcc_is_asked_for_version_and_targets(tmp_path: Path) -> None:
+    def run(command: list[str], text: bool) -> str:
+        return RELEASE_13 if command[1] == "--version" else CODES_13
+
+    read = build_support.read_toolkit(make_toolkit(tmp_path), run)
+    assert read.version == (13, 1)
+    assert read.archs == {"7.5", "8.0", "10.0", "12.0"}
+
+
+def test_nvcc_that_does_not_answer(tmp_path: Path) -> None:
+    home = make_toolkit(tmp_path)
+    with pytest.raises(BuildError, match="names no release"):
+        build_support.read_toolkit(home, lambda command, text: "")
+    with pytest.raises(BuildError, match="bin/nvcc does not run"):  # the empty file that it is
+        build_support.read_toolkit(home)
+
+
+def test_release_architectures_are_cut_to_what_nvcc_knows() -> None:
+    assert build_support.release_arch_list(toolkit()) == "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+    older = toolkit(archs=frozenset({"7.0", "7.5", "8.0", "9.0"}))
+    assert build_support.release_arch_list(older) == "7.5;8.0;9.0+PTX"
+    with pytest.raises(BuildError, match=r"targets none of 7\.5.*TORCH_CUDA_ARCH_LIST"):
+        build_support.release_arch_list(toolkit(archs=frozenset({"5.0"})))
+
+
+# The decision
+
+
+def test_a_visible_gpu_builds_cuda() -> None:
+    decision = decide(gpu_visible=True)
+    assert decision.toolkit == toolkit() and decision.arch_list.endswith("12.0+PTX")
+    assert build_support.describe(decision) == (
+        "sspcab: building for CPU and CUDA (a GPU is visible), toolkit 13.0 at /cuda, "
+        "architectures 7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+    )
+
+
+def test_force_cuda_builds_without_a_gpu_for_the_given_architectures() -> None:
+    decision = decide({"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "8.0 9.0+PTX"})
+    assert decision == CudaDecision("FORCE_CUDA=1", toolkit(), "8.0;9.0+PTX")
+
+
+def test_no_cuda_is_obeyed_quietly() -> None:
+    decision = decide({"SSPCAB_NO_CUDA": "1"}, gpu_visible=True, find=no_toolkit)
+    assert decision == CudaDecision("SSPCAB_NO_CUDA=1")
+    line = "sspcab: building for CPU only: SSPCAB_NO_CUDA=1"
+    assert build_support.describe(decision) == line
+
+
+def test_a_torch_without_cuda_is_no_reason_to_shout() -> None:
+    decision = decide(torch_cuda=None, gpu_visible=True)
+    assert decision == CudaDecision("torch 2.15.0 is built without CUDA")
+
+
+def test_no_gpu_leaves_cuda_out_loudly() -> None:
+    decision = decide()
+    assert decision.toolkit is None and decision.loud
+    text = build_support.describe(decision)
+    assert "WITHOUT CUDA" in text and "no GPU is visible; FORCE_CUDA=1" in text
+    assert "torch 2.15.0 is built for CUDA 13.2" in text
+
+
+def test_no_kernels_leaves_cuda_out_loudly() -> None:
+    decision = decide(gpu_visible=True, sources=())
+    assert decision.toolkit is None and decision.loud
+    assert "this version has no CUDA kernels yet" in decision.reason
+
+
+def test_missing_toolkit_is_loud_and_an_error_when_forced() -> None:
+    decision = decide(gpu_visible=True, find=no_toolkit)
+    assert decision.toolkit is None and decision.loud and "/cuda lacks bin/nvcc" in decision.reason
+    with pytest.raises(ToolkitMissing, match="/cuda lacks bin/nvcc"):
+        decide({"FORCE_CUDA": "1"}, find=no_toolkit)
+
+
+@pytest.mark.parametrize("gpu_visible", [False, True])
+def test_force_cuda_that_can_not_be_satisfied(gpu_visible: bool) -> None:
+    env = {"FORCE_CUDA": "1"}
+    with pytest.raises(BuildError, match=r"FORCE_CUDA=1, but torch 2\.15\.0 is built without CUDA"):
+        decide(env, torch_cuda=None, gpu_visible=gpu_visible)
+    with pytest.raises(BuildError, match="FORCE_CUDA=1, but this version has no CUDA kernels yet"):
+        decide(env, sources=(), gpu_visible=gpu_visible)
+    with pytest.raises(BuildError, match="contradict each other"):
+        decide({**env, "SSPCAB_NO_CUDA": "1"}, gpu_visible=gpu_visible)
+
+
+# The files themselves
+
+
+def listed_sources() -> list[str]:
+    """CPU_SOURCES and CUDA_SOURCES, read from setup.py without running it."""
+    sources: list[str] = []
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id in ("CPU_SOURCES", "CUDA_SOURCES"):
+            assert isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+            sources += ast.literal_eval(node.value)
+    return sources
+
+
+def test_setup_lists_every_source_once() -> None:
+    on_disk = [p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*.c*") if p.is_file()]
+    assert sorted(listed_sources()) == sorted(p for p in on_disk if p.endswith((".cpp", ".cu")))
+
+
+def run_setup(tmp_path: Path, before: str = "pass", **env: str) -> subprocess.CompletedProcess[str]:
+    """setup.py's build_ext up to its first error, in a process of its own."""
+    code = (
+        f"import sys; {before}; import runpy; sys.argv = ['setup.py', '-q', 'build_ext', "
+        f"'--build-lib', {str(tmp_path)!r}]; runpy.run_path('setup.py', run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_setup_without_torch_names_the_command(tmp_path: Path) -> None:
+    done = run_setup(tmp_path, "sys.modules['torch'] = None")
+    assert done.returncode == 1
+    assert "sspcab: error: the build environment lacks torch" in done.stderr
+    assert "pip install --no-build-isolation -e ." in done.stderr
+
+
+def test_setup_reports_a_contradiction(tmp_path: Path) -> None:
+    done = run_setup(tmp_path, FORCE_CUDA="1", SSPCAB_NO_CUDA="1")
+    assert done.returncode == 1
+    assert "sspcab: error: FORCE_CUDA=1 and SSPCAB_NO_CUDA=1 contradict" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_names_everything_that_is_missing() -> None:
+    command = ["make", "tools", "PYTHON=no-such-python", "CXX=no-such-compiler"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "missing: no-such-python (apt install python3)" in done.stderr
+    assert "missing: a C++ compiler, no-such-compiler (apt install g++)" in done.stderr

@@ -1,0 +1,267 @@
+"""Every error message: the rule and the values seen, with the arguments left as they were."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+import sspcab_cuda
+from sspcab_cuda import functional, ops
+from sspcab_cuda.checks import check_image
+
+from .cases import NAMES, Case, arguments, block, convolution, output_gradients
+from .tolerances import assert_equal
+
+CASE = Case(2, 16, 6, 5, 3, 1)
+Change = Callable[[Tensor], Tensor]
+
+SHAPES: list[tuple[str, Change, str]] = [
+    ("x", lambda t: t[0], "x must be (N, C, H, W); got (16, 6, 5)"),
+    ("x", lambda t: t[:, :0], "x must have at least one channel; got (2, 0, 6, 5)"),
+    ("x", lambda t: t.long(), "x must be float16, bfloat16, float32 or float64"),
+    ("x", lambda t: t.to(torch.complex64), "x must be float16, bfloat16, float32 or float64"),
+    ("x", lambda t: t[:, 1:], "weight1 must be (15, 15, 3, 3) for x of (2, 15, 6, 5); got "
+     "(16, 16, 3, 3)"),
+    ("x", lambda t: t.double(), "weight1 must have the dtype of x; got float32 for x of float64"),
+    ("weight1", lambda t: t[0], "weight1 must be (C, C, k', k'); got (16, 3, 3)"),
+    ("weight1", lambda t: t[..., :0], "weight1 must be (C, C, k', k'); got (16, 16, 3, 0)"),
+    ("weight1", lambda t: t[..., :2], "weight1 must be (16, 16, 2, 2) for x of (2, 16, 6, 5); got "
+     "(16, 16, 3, 2)"),
+    ("weight2", lambda t: t[..., 1:, 1:], "weight2 must be (16, 16, 3, 3) for x of (2, 16, 6, 5); "
+     "got (16, 16, 2, 2)"),
+    ("weight3", lambda t: t[:, :8], "weight3 must be (16, 16, 3, 3) for x of (2, 16, 6, 5); got "
+     "(16, 8, 3, 3)"),
+    ("weight4", lambda t: t.double(), "weight4 must have the dtype of x; got float64 for x of "
+     "float32"),
+    ("bias1", lambda t: t[:8], "bias1 must be (16,) for x of (2, 16, 6, 5); got (8,)"),
+    ("bias4", lambda t: t[None], "bias4 must be (16,) for x of (2, 16, 6, 5); got (1, 16)"),
+    ("bias2", lambda t: t.half(), "bias2 must have the dtype of x; got float16 for x of float32"),
+    ("fc1_weight", lambda t: t[0], "fc1_weight must be (C // r, C); got (16,)"),
+    ("fc1_weight", lambda t: t[:, :8], "fc1_weight must be (2, 16) for x of (2, 16, 6, 5); got "
+     "(2, 8)"),
+    ("fc1_weight", lambda t: t.double(), "fc1_weight must have the dtype of x; got float64"),
+    ("fc1_bias", lambda t: t[:1], "fc1_bias must be (2,) for x of (2, 16, 6, 5); got (1,)"),
+    ("fc1_bias", lambda t: t.double(), "fc1_bias must have the dtype of x; got float64"),
+    ("fc2_weight", lambda t: t[:, :1], "fc2_weight must be (16, 2) for x of (2, 16, 6, 5); got "
+     "(16, 1)"),
+    ("fc2_weight", lambda t: t.half(), "fc2_weight must have the dtype of x; got float16"),
+    ("fc2_bias", lambda t: t[:2], "fc2_bias must be (16,) for x of (2, 16, 6, 5); got (2,)"),
+    ("fc2_bias", lambda t: t.half(), "fc2_bias must have the dtype of x; got float16"),
+]  # fmt: skip
+
+
+def said(text: str) -> str:
+    """A pattern for a message of ours; a source path before it would be somebody else's."""
+    return "^sspcab: " + re.escape(text)
+
+
+@pytest.mark.parametrize(("name", "change", "text"), SHAPES, ids=[text for *_, text in SHAPES])
+def test_block(name: str, change: Change, text: str, device: str) -> None:
+    tensors = arguments(CASE, device=device)
+    tensors[NAMES.index(name)] = change(tensors[NAMES.index(name)])
+    copies = [tensor.clone() for tensor in tensors]
+    calls: list[Callable[[], Any]] = [lambda: block(functional, tensors, 1)]
+    if NAMES.index(name) < 9:
+        calls.append(lambda: convolution(functional, tensors, 1))
+    elif "weight1" not in text:
+        calls.append(lambda: functional.squeeze_excite(tensors[0], *tensors[9:]))
+    for call in calls:
+        with pytest.raises(RuntimeError, match=said(text)):
+            call()
+    tensors[0].requires_grad_(tensors[0].is_floating_point())
+    with pytest.raises(RuntimeError, match=said(text)):
+        block(functional, tensors, 1)
+    for tensor, copy in zip(tensors, copies, strict=True):
+        assert_equal(tensor.detach(), copy)
+
+
+@pytest.mark.parametrize("name", NAMES[2:])
+def test_parameters_share_a_dtype(name: str, device: str) -> None:
+    tensors = arguments(CASE, torch.bfloat16, device)
+    index = NAMES.index(name)
+    tensors[index] = tensors[index].float()
+    text = f"{name} must have the dtype of the other parameters, bfloat16; got float32"
+    with pytest.raises(RuntimeError, match=said(text)):
+        block(functional, tensors, 1)
+    tensors[index] = tensors[index].half()
+    text = f"{name} must have the dtype of x or float32; got float16 for x of bfloat16"
+    with pytest.raises(RuntimeError, match=said(text)):
+        block(functional, tensors, 1)
+    tensors[index] = tensors[index].long()
+    text = f"{name} must have the dtype of x or float32; got another dtype for x of bfloat16"
+    with pytest.raises(RuntimeError, match=said(text)):
+        block(functional, tensors, 1)
+
+
+def test_dilation(device: str) -> None:
+    tensors = arguments(CASE, device=device)
+    for function in (block, convolution):
+        with pytest.raises(RuntimeError, match=said("dilation must be 0 or more; got -1")):
+            function(functional, tensors, -1)
+
+
+def test_four_corners(device: str) -> None:
+    x, *rest = arguments(CASE, device=device)
+    weights, biases, excitation = rest[:4], rest[4:8], rest[8:]
+    for call in (
+        lambda w, b: functional.masked_conv2d(x, w, b),
+        lambda w, b: functional.sspcab(x, w, b, *excitation),  # type: ignore[call-overload]
+    ):
+        text = "weights must have four tensors, one for each corner; got 3"
+        with pytest.raises(ValueError, match=said(text)):
+            call(weights[:3], biases)
+        text = "biases must have four tensors, one for each corner; got 5"
+        with pytest.raises(ValueError, match=said(text)):
+            call(weights, [*biases, biases[0]])
+
+
+def test_activation(device: str) -> None:
+    tensors = arguments(CASE, device=device)
+    text = "activation must be 'relu' or 'none'; got 'gelu'"
+    with pytest.raises(ValueError, match=said(text)):
+        convolution(functional, tensors, 1, "gelu")
+
+
+@pytest.mark.parametrize("value", [None, 3.0, [1.0]])
+def test_no_tensor(value: Any) -> None:
+    tensors = arguments(CASE)
+    for call in (
+        lambda: block(functional, [value, *tensors[1:]], 1),
+        lambda: convolution(functional, [value, *tensors[1:]], 1),
+        lambda: functional.squeeze_excite(value, *tensors[9:]),
+    ):
+        with pytest.raises(
+            TypeError, match=said(f"x must be a tensor; got {type(value).__name__}")
+        ):
+            call()
+    with pytest.raises(TypeError, match=said("out must be a tensor; got ")):
+        functional.reconstruction_loss(value, tensors[0])
+
+
+def test_reconstruction_loss(device: str) -> None:
+    x = torch.randn(2, 3, 4, 5, device=device)
+    for out, text in (
+        (x[:1], "out must be (2, 3, 4, 5) for x of (2, 3, 4, 5); got (1, 3, 4, 5)"),
+        (x.double(), "out must have the dtype of x, float32; got float64"),
+    ):
+        with pytest.raises(RuntimeError, match=said(text)):
+            functional.reconstruction_loss(out, x)
+        with pytest.raises(RuntimeError, match=said(text)):
+            ops.reconstruction_loss_backward(torch.ones(()), out, x)
+    with pytest.raises(RuntimeError, match=said("x must be (N, C, H, W); got (4, 5)")):
+        functional.reconstruction_loss(x, x[0, 0])
+
+
+def test_private_operators(device: str) -> None:
+    tensors = arguments(CASE, device=device)
+    x, weights, excitation = tensors[0], tensors[1:5], tensors[9:]
+    grad, grad_loss = output_gradients(CASE, torch.float32, device)
+    _, _, y, mean, hidden, gate = ops.sspcab(*tensors, 1, True)
+    fc1, fc2 = excitation[0], excitation[2]
+
+    def convolution_backward(w: list[Tensor] = weights, y: Tensor = y, g: Tensor = grad,
+                             needs: int = 6) -> Any:  # fmt: skip
+        return ops.masked_conv2d_backward(g, x, y, w, 1, True, [True] * needs)
+
+    def excitation_backward(g: Tensor = grad, needs: int = 5, m: Tensor = mean, h: Tensor = hidden,
+                            gate: Tensor = gate) -> Any:  # fmt: skip
+        return ops.squeeze_excite_backward(g, x, m, h, gate, fc1, fc2, [True] * needs)
+
+    def block_backward(g: Tensor = grad, needs: int = 10, m: Tensor = mean, h: Tensor = hidden,
+                       gate: Tensor = gate, y: Tensor = y) -> Any:  # fmt: skip
+        return ops.sspcab_backward(
+            g, grad_loss, x, y, m, h, gate, weights, fc1, fc2, 1, [True] * needs
+        )
+
+    of = "(2, 16, 6, 5) for x of (2, 16, 6, 5); got"
+    vectors = "(2, 16) for x of (2, 16, 6, 5); got (1, 16)"
+    hiddens = "(2, 2) for x of (2, 16, 6, 5); got (1, 2)"
+    wrong: list[tuple[Callable[[], Any], str]] = [
+        (lambda: convolution_backward(w=weights[:3]), "weights must be four sub-kernels; got 3"),
+        (lambda: convolution_backward(y=y[:1]), f"y must be {of} (1, 16, 6, 5)"),
+        (lambda: convolution_backward(g=grad[:1]), f"grad_y must be {of} (1, 16, 6, 5)"),
+        (lambda: convolution_backward(g=grad.half()), "grad_y must have the dtype of x, float32; "
+         "got float16"),
+        (lambda: convolution_backward(needs=5), "needs must have 6 entries; got 5"),
+        (lambda: excitation_backward(g=grad[..., :1]), f"grad_out must be {of} (2, 16, 6, 1)"),
+        (lambda: excitation_backward(needs=6), "needs must have 5 entries; got 6"),
+        (lambda: block_backward(g=grad[:, :1]), f"grad_out must be {of} (2, 1, 6, 5)"),
+        (lambda: block_backward(y=y.double()), "y must have the dtype of x, float32; got float64"),
+        (lambda: block_backward(needs=6), "needs must have 10 entries; got 6"),
+    ]  # fmt: skip
+    for backward in (excitation_backward, block_backward):
+        wrong += [
+            (lambda b=backward: b(m=mean[:1]), f"mean must be {vectors}"),  # type: ignore[misc]
+            (lambda b=backward: b(gate=gate[:1]), f"gate must be {vectors}"),  # type: ignore[misc]
+            (lambda b=backward: b(h=hidden[:1]), f"hidden must be {hiddens}"),  # type: ignore[misc]
+        ]
+    for call, text in wrong:
+        with pytest.raises(RuntimeError, match=said(text)):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "text"),
+    [
+        ("SSPCAB", (0,), "channels must be an integer ≥ 1; got 0"),
+        ("SSPCAB", (8.0,), "channels must be an integer ≥ 1; got 8.0"),
+        ("SSPCAB", (8, 0), "kernel_dim must be an integer ≥ 1; got 0"),
+        ("SSPCAB", (8, True), "kernel_dim must be an integer ≥ 1; got True"),
+        ("SSPCAB", (8, (3, 3)), "kernel_dim must be an integer ≥ 1; got (3, 3)"),
+        ("SSPCAB", (8, 1, -1), "dilation must be an integer ≥ 0; got -1"),
+        ("SSPCAB", (8, 1, 1, 0), "reduction_ratio must be an integer ≥ 1; got 0"),
+        ("MaskedConv2d", (-1,), "channels must be an integer ≥ 1; got -1"),
+        ("MaskedConv2d", (8, "3"), "kernel_dim must be an integer ≥ 1; got '3'"),
+        ("MaskedConv2d", (8, 1, None), "dilation must be an integer ≥ 0; got None"),
+        ("SELayer", (0,), "num_channels must be an integer ≥ 1; got 0"),
+        ("SELayer", (8, -2), "reduction_ratio must be an integer ≥ 1; got -2"),
+    ],
+)
+def test_modules(module: str, arguments: tuple[Any, ...], text: str) -> None:
+    with pytest.raises(ValueError, match=said(text)):
+        getattr(sspcab_cuda, module)(*arguments)
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "cuda"])
+def test_devices_without_kernels(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sspcab_cuda.checks._DEVICES", ("cpu", "meta"))
+
+    class Elsewhere(Tensor):
+        """A tensor that says it lies on another device."""
+
+        @property
+        def device(self) -> torch.device:  # type: ignore[override]
+            return torch.device(device)
+
+    x = torch.zeros(1, 2, 3, 4).as_subclass(Elsewhere)
+    with pytest.raises(RuntimeError) as caught:
+        check_image("x", x)
+    message = str(caught.value)
+    assert message.startswith(f"sspcab: this build has kernels for cpu; got x on {device}.")
+    assert "sspcab_cuda.reference" in message
+    rebuild = "FORCE_CUDA=1 pip install --no-build-isolation -e ."
+    assert (rebuild in message) == (device == "cuda")
+
+
+@pytest.mark.skipif(bool(sspcab_cuda.build_info()["cuda"]), reason="this build has CUDA kernels")
+def test_a_cuda_model_in_a_cpu_only_build() -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(1, 8, 4, 4, device="cuda")
+        with pytest.raises(RuntimeError, match=r"got x on cuda.*FORCE_CUDA=1"):
+            sspcab_cuda.SSPCAB(8)(x)
+
+
+@pytest.mark.cuda
+def test_parameters_on_another_device() -> None:
+    tensors = arguments(CASE, device="cuda")
+    for name in NAMES[1:]:
+        moved = [*tensors]
+        moved[NAMES.index(name)] = moved[NAMES.index(name)].cpu()
+        with pytest.raises(RuntimeError, match=said(f"{name} must be on the device of x")):
+            block(functional, moved, 1)

@@ -1,0 +1,105 @@
+"""Dependencies run one way: modules → functional → ops → dispatcher → csrc."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "sspcab_cuda"
+CSRC = ROOT / "csrc"
+
+# What each Python file may import of this package.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": {"functional", "reference", "modules", "_extension"},
+    "modules": {"functional", "checks"},
+    "functional": {"ops", "reference", "checks"},
+    "ops": {"_extension", "reference"},
+    "checks": {"_extension"},
+    "reference": set(),
+    "_extension": {"_C"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules that a file of the package imports: 'torch.nn', or '.ops' for its own."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f".{node.module or a.name}" for a in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_python(name: str) -> None:
+    own = {m.lstrip(".") for m in imports_of(PACKAGE / f"{name}.py") if m.startswith(".")}
+    assert own <= ALLOWED[name]
+
+
+def test_every_python_file_has_its_place() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ALLOWED)
+
+
+def test_reference_imports_torch_alone() -> None:
+    roots = {name.split(".")[0] for name in imports_of(PACKAGE / "reference.py")}
+    assert roots == {"torch", "typing", "collections", "__future__"}
+
+
+def test_demo_and_benchmarks_use_the_public_package() -> None:
+    private = re.compile(r"torch\.ops\.sspcab|sspcab_cuda\.(ops|_C|_extension|checks)\b")
+    files = [*(PACKAGE / "demo").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    assert files
+    for path in files:
+        assert not private.search(path.read_text()), path.name
+
+
+def includes_of(path: Path) -> set[str]:
+    return set(re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE))
+
+
+def sources(folder: str) -> list[Path]:
+    return [path for path in (CSRC / folder).rglob("*") if path.is_file()]
+
+
+def test_only_bindings_know_python() -> None:
+    for path in sources("."):
+        knows = any(name.startswith(("pybind11", "Python.h")) for name in includes_of(path))
+        assert knows == (path.name == "bindings.cpp"), path.name
+
+
+def test_cpu_and_cuda_don_t_know_each_other() -> None:
+    assert sources("cpu")
+    for here, there in (("cpu", "cuda"), ("cuda", "cpu")):
+        for path in sources(here):
+            assert not any(n.startswith(f"{there}/") for n in includes_of(path)), path.name
+
+
+def test_only_the_stable_interface_of_torch() -> None:
+    for path in sources("."):
+        for name in includes_of(path):
+            if name.startswith(("torch", "ATen", "c10")):
+                assert name.startswith(("torch/csrc/stable/", "torch/headeronly/")), path.name
+
+
+def test_plain_files_know_no_torch() -> None:
+    """Device code and the inner loops take plain data; headeronly has the half-precision types."""
+    plain = [CSRC / "geometry.h", *sources("cpu/isa"), *CSRC.glob("cuda/*.cuh")]
+    assert len(plain) > 1
+    for path in plain:
+        assert not any(name.startswith("torch") for name in includes_of(path)), path.name
+    for name in includes_of(CSRC / "cpu" / "kernels.h"):
+        assert not name.startswith("torch") or name.startswith("torch/headeronly/util/")
+
+
+def test_only_geometry_knows_the_corners() -> None:
+    """Corner numbers become rows and columns by bit tricks that stand in one place."""
+    arithmetic = re.compile(r"corner\w*(\(\w+\))?\s*(&\s*1|>>\s*1|%\s*2|/\s*2)")
+    holders = {path.name for path in sources(".") if arithmetic.search(path.read_text())}
+    assert holders == {"geometry.h"}

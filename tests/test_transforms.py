@@ -1,0 +1,103 @@
+"""torch.func transforms and forward-mode differentiation, which the reference computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
+
+import sspcab_cuda
+from sspcab_cuda import functional, reference
+
+from .cases import Case, arguments, block, convolution
+
+# Forward mode makes PyTorch load its own TorchScript decompositions.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script")
+
+CASE = Case(2, 4, 5, 4, 1, 1, 2)
+Scalar = Callable[[Tensor], Tensor]
+
+# Each function of the image alone, for either library.
+FUNCTIONS: dict[str, Callable[[ModuleType, list[Tensor]], Scalar]] = {
+    "sspcab": lambda library, rest: (
+        lambda x: torch.stack([part.square().sum() for part in block(library, [x, *rest], 1)]).sum()
+    ),
+    "out": lambda library, rest: lambda x: block(library, [x, *rest], 1, False)[0].sin().sum(),
+    "masked_conv2d": lambda library, rest: (
+        lambda x: convolution(library, [x, *rest], 1).square().sum()
+    ),
+    "squeeze_excite": lambda library, rest: (
+        lambda x: library.squeeze_excite(x, *rest[8:]).square().sum()
+    ),
+    "reconstruction_loss": lambda library, rest: lambda x: library.reconstruction_loss(x.sin(), x),
+}
+
+
+def both(name: str, device: str) -> tuple[Scalar, Scalar, Tensor]:
+    x, *rest = arguments(CASE, torch.float64, device)
+    return FUNCTIONS[name](functional, rest), FUNCTIONS[name](reference, rest), x
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_grad_and_vmap(name: str, device: str) -> None:
+    ours, expected, x = both(name, device)
+    torch.testing.assert_close(grad(ours)(x), grad(expected)(x), rtol=1e-12, atol=1e-12)
+    assert grad(ours)(x).any()
+    images = torch.stack([x, 2 * x, -x])
+    torch.testing.assert_close(
+        vmap(grad(ours))(images), vmap(grad(expected))(images), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_jvp(name: str, device: str) -> None:
+    ours, expected, x = both(name, device)
+    tangent = torch.ones_like(x)
+    result, truth = (jvp(f, (x,), (tangent,))[1] for f in (ours, expected))
+    assert truth != 0
+    torch.testing.assert_close(result, truth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_forward_mode(name: str, device: str) -> None:
+    ours, expected, x = both(name, device)
+    tangents = []
+    for function in (ours, expected):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, torch.ones_like(x))
+            tangents.append(forward_ad.unpack_dual(function(dual)).tangent)
+    assert tangents[0] is not None
+    torch.testing.assert_close(*tangents, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_second_order(name: str, device: str) -> None:
+    ours, expected, x = both(name, device)
+    torch.testing.assert_close(hessian(ours)(x), hessian(expected)(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        jacrev(grad(ours))(x), jacrev(grad(expected))(x), rtol=1e-10, atol=1e-10
+    )
+
+
+def test_per_sample_gradients_of_a_module(device: str) -> None:
+    model = sspcab_cuda.SSPCAB(8).to(device, torch.float64)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    images = torch.randn(3, 8, 6, 5, dtype=torch.float64, device=device)
+
+    def loss_of(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
+        result: tuple[Tensor, Tensor] = functional_call(
+            model, parameters, (image[None],), {"return_loss": True}
+        )
+        return result[1]
+
+    ours = vmap(grad(loss_of), in_dims=(None, 0))(parameters, images)
+    for i, image in enumerate(images):
+        model.zero_grad()
+        model(image[None], return_loss=True)[1].backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(ours[name][i], parameter.grad, rtol=1e-10, atol=1e-12)
