@@ -1,6 +1,6 @@
 // Masked convolution as an implicit matrix product.
 //
-// A chunk is up to 128 neighbouring pixels; a tile is up to two vectors of output channels. For
+// A chunk is up to 256 neighbouring pixels; a tile is up to two vectors of output channels. For
 // each chunk and tile, rectangles of pixels that have the same taps inside the image are worked off
 // in runs along their longer side (convolution_run.h); taps outside, which would only add zeros,
 // are left out, so the image needs no padding. A panel too large for the second-level cache is
@@ -8,8 +8,8 @@
 // run by run in channels_last, chunk by chunk otherwise.
 #pragma once
 
-constexpr int64_t kChunk = 128;
-constexpr int64_t kPartBytes = 128 << 10;   // of a panel, walked through by all runs of a chunk
+constexpr int64_t kChunk = 256;
+constexpr int64_t kPartBytes = 256 << 10;   // of a panel, walked through by all runs of a chunk
 constexpr int64_t kGroupBytes = 512 << 10;  // of panels, walked through by one chunk after another
 
 // Neighbouring pixels [first, first + count) of the image, within one row or in whole rows.
