@@ -311,13 +311,36 @@ def _sspcab_gradients(
     return *_only(needs, _spread_bias(gradients)), None, None
 
 
-for _name, _gradients, _save in (
-    ("masked_conv2d", _masked_conv2d_gradients, _save_masked_conv2d),
-    ("squeeze_excite", _squeeze_excite_gradients, _save_squeeze_excite),
-    ("reconstruction_loss", _reconstruction_loss_gradients, _save_reconstruction_loss),
-    ("sspcab", _sspcab_gradients, _save_sspcab),
-):
-    torch.library.register_autograd(f"sspcab::{_name}", _gradients, setup_context=_save)
+def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any) -> None:
+    """As torch.library.register_autograd, which takes 0.05 ms more for each call with so many
+    arguments (it converts the schema once for every one of them)."""
+
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = operator(*arguments)
+        save(ctx, arguments, output)
+        return output
+
+    function: Any = type(
+        f"{operator.name().split('::')[1]}_function",
+        (torch.autograd.Function,),
+        {"forward": staticmethod(forward), "backward": staticmethod(gradients)},
+    )
+
+    def implementation(*arguments: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+            return function.apply(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    _library.impl(operator.name().split("::")[1], implementation, "Autograd")
+
+
+_library = torch.library.Library("sspcab", "IMPL")
+_register_autograd(masked_conv2d, _save_masked_conv2d, _masked_conv2d_gradients)
+_register_autograd(squeeze_excite, _save_squeeze_excite, _squeeze_excite_gradients)
+_register_autograd(reconstruction_loss, _save_reconstruction_loss, _reconstruction_loss_gradients)
+_register_autograd(sspcab, _save_sspcab, _sspcab_gradients)
 
 
 # Autocast: x goes to the region's dtype; float32 parameters stay as they are, because the kernels
@@ -336,9 +359,6 @@ def _cast_image(dtype: torch.dtype, x: Tensor, *arguments: Any) -> tuple[Any, ..
 
 def _cast_loss(dtype: torch.dtype, *images: Tensor) -> tuple[Tensor, ...]:
     return tuple(image if image.dtype == torch.float64 else image.float() for image in images)
-
-
-_library = torch.library.Library("sspcab", "IMPL")
 
 
 def _register_autocast(operator: Any, device: str, cast: Callable[..., tuple[Any, ...]]) -> None:
