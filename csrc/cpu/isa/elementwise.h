@@ -31,15 +31,8 @@ inline Vector<T> parameter_at(const T* parameter, int64_t channel, Width width) 
   }
 }
 
-// body(first, last) for short pieces of a range of pixels: sums over pixels are added in two
-// levels, within pieces and of pieces, to lose fewer digits.
-template <class Body>
-inline void for_each_piece(int64_t first, int64_t last, Body&& body) {
-  constexpr int64_t piece = 32;
-  for (; first < last; first += piece) body(first, std::min(first + piece, last));
-}
-
-// totals[c] += Σ value(offset, channel, width) over the rows.
+// totals[c] += Σ value(offset, channel, width) over the rows, in two levels in channels_last
+// (within pieces and of pieces), to lose fewer digits.
 template <class T, bool ChannelsLast, class Value>
 inline void add_up_channels(const Sample& s, Rows rows, T* totals, Value&& value) {
   if constexpr (ChannelsLast) {
@@ -95,22 +88,39 @@ void channel_sums(const D* image, const Sample& s, Rows rows, Compute<D>* sums) 
 template <class D>
 double scale(const D* y, const Compute<D>* gate, const D* x, const Sample& s, Rows rows, D* out) {
   using T = Compute<D>;
-  double error = 0;
-  with_layout(s, [&](auto layout) {
-    for (int64_t row = rows.first; row < rows.last; ++row) {
-      Vector<T> row_error{};
-      for_each_element<T, layout>(s, {row, row + 1}, [&](int64_t offset, int64_t c, auto width) {
-        const Vector<T> value = load(y + offset, width) * parameter_at<T, layout>(gate, c, width);
-        store(out + offset, value, width);
-        if (x) {
-          const Vector<T> difference = value - load(x + offset, width);
-          row_error += inside<T>(difference * difference, width);
-        }
-      });
-      for (int64_t i = 0; i < kLanes<T>; ++i) error += row_error[i];
+  const auto element = [&](int64_t offset, Vector<T> gate_at, auto width, Vector<T>& error) {
+    const Vector<T> value = load(y + offset, width) * gate_at;
+    store(out + offset, value, width);
+    if (x) {
+      const Vector<T> difference = value - load(x + offset, width);
+      error += inside<T>(difference * difference, width);
     }
-  });
-  return error;
+  };
+  double total = 0;
+  const auto add = [&](Vector<T> error) {
+    for (int64_t i = 0; i < kLanes<T>; ++i) total += error[i];
+  };
+  const int64_t first = rows.first * s.width, last = rows.last * s.width;
+  if (s.channels_last) {
+    for_each_piece(first, last, [&](int64_t piece_first, int64_t piece_last) {
+      Vector<T> error{};
+      for (int64_t pixel = piece_first; pixel < piece_last; ++pixel) {
+        for_each_vector<T>(s.channels, [&](int64_t c, auto width) {
+          element(pixel * s.channels + c, load(gate + c, width), width, error);
+        });
+      }
+      add(error);
+    });
+  } else {
+    for (int64_t c = 0; c < s.channels; ++c) {
+      Vector<T> error{};
+      for_each_vector<T>(last - first, [&](int64_t i, auto width) {
+        element(c * s.pixels() + first + i, broadcast(gate[c]), width, error);
+      });
+      add(error);
+    }
+  }
+  return total;
 }
 
 template <class D>
@@ -157,62 +167,73 @@ inline Vector<T> parameter_or(const T* parameter, int64_t channel, Width width, 
 }
 
 template <class D>
+void activation_gradient_channels_last(const OutputGradient<D>& g, const Compute<D>* grad_mean,
+                                       bool relu, const Sample& s, Rows rows,
+                                       const Blocked<Compute<D>>& grad_a, Compute<D>* grad_bias) {
+  using T = Compute<D>;
+  constexpr int64_t lanes = kLanes<T>;
+  for_each_piece(rows.first * s.width, rows.last * s.width, [&](int64_t first, int64_t last) {
+    for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
+      T* block = grad_a.at(0, 0) + c / kBlock * grad_a.block_stride() + c % kBlock;
+      const auto piece = [&](auto width) {
+        const Vector<T> gate = parameter_or<T, true>(g.gate, c, width, 1);
+        const Vector<T> mean = parameter_or<T, true>(grad_mean, c, width, 0);
+        Vector<T> total{};
+        for (int64_t pixel = first; pixel < last; ++pixel) {
+          const Vector<T> value = inside<T>(
+              activation_gradient_at(g, relu, pixel * s.channels + c, gate, mean, width), width);
+          store(block + pixel * kBlock, value);
+          total += value;
+        }
+        store(grad_bias + c, load(grad_bias + c, width) + total, width);
+      };
+      if (c + lanes <= s.channels) {
+        piece(Full{});
+      } else if (c < s.channels) {
+        piece(Partial{s.channels - c});
+      } else {
+        for (int64_t pixel = first; pixel < last; ++pixel) {
+          store(block + pixel * kBlock, Vector<T>{});
+        }
+      }
+    }
+  });
+}
+
+template <class D>
+void activation_gradient_channels_first(const OutputGradient<D>& g, const Compute<D>* grad_mean,
+                                        bool relu, const Sample& s, Rows rows,
+                                        const Blocked<Compute<D>>& grad_a, Compute<D>* grad_bias) {
+  using T = Compute<D>;
+  constexpr int64_t lanes = kLanes<T>;
+  const int64_t first = rows.first * s.width, last = rows.last * s.width;
+  for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
+    T* block = grad_a.at(0, 0) + c / kBlock * grad_a.block_stride() + c % kBlock;
+    const int64_t channels = std::clamp<int64_t>(s.channels - c, 0, lanes);
+    Vector<T> total[lanes] = {};
+    for_each_vector<T>(last - first, [&](int64_t i, auto width) {
+      const int64_t pixel = first + i;
+      Vector<T> square[lanes] = {};
+      for (int64_t j = 0; j < channels; ++j) {
+        square[j] = activation_gradient_at(
+            g, relu, (c + j) * s.pixels() + pixel, parameter_or<T, false>(g.gate, c + j, width, 1),
+            parameter_or<T, false>(grad_mean, c + j, width, 0), width);
+        total[j] += inside<T>(square[j], width);
+      }
+      transpose<T>(square);
+      store_rows<T>(square, last - pixel, block + pixel * kBlock);
+    });
+    for (int64_t j = 0; j < channels; ++j) grad_bias[c + j] += sum_of_lanes<T>(total[j]);
+  }
+}
+
+template <class D>
 void activation_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean, bool relu,
                          const Sample& s, Rows rows, const Blocked<Compute<D>>& grad_a,
                          Compute<D>* grad_bias) {
-  using T = Compute<D>;
-  constexpr int64_t lanes = kLanes<T>;
-  for (int64_t row = rows.first; row < rows.last; ++row) {
-    T* target = grad_a.at(row, 0);
-    if (s.channels_last) {
-      for_each_piece(0, s.width, [&](int64_t first, int64_t last) {
-        for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
-          T* pixel = target + c / kBlock * grad_a.block_stride() + c % kBlock;
-          const auto piece = [&](auto width) {
-            const Vector<T> gate = parameter_or<T, true>(g.gate, c, width, 1);
-            const Vector<T> mean = parameter_or<T, true>(grad_mean, c, width, 0);
-            Vector<T> total{};
-            for (int64_t w = first; w < last; ++w) {
-              const Vector<T> value =
-                  inside<T>(activation_gradient_at(g, relu, (row * s.width + w) * s.channels + c,
-                                                   gate, mean, width),
-                            width);
-              store(pixel + w * kBlock, value);
-              total += value;
-            }
-            store(grad_bias + c, load(grad_bias + c, width) + total, width);
-          };
-          if (c + lanes <= s.channels) {
-            piece(Full{});
-          } else if (c < s.channels) {
-            piece(Partial{s.channels - c});
-          } else {
-            for (int64_t w = first; w < last; ++w) store(pixel + w * kBlock, Vector<T>{});
-          }
-        }
-      });
-    } else {
-      for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
-        T* block = target + c / kBlock * grad_a.block_stride() + c % kBlock;
-        const int64_t channels = std::clamp<int64_t>(s.channels - c, 0, lanes);
-        Vector<T> total[lanes] = {};
-        for_each_vector<T>(s.width, [&](int64_t w, auto width) {
-          Vector<T> square[lanes] = {};
-          for (int64_t i = 0; i < channels; ++i) {
-            square[i] =
-                activation_gradient_at(g, relu, (c + i) * s.pixels() + row * s.width + w,
-                                       parameter_or<T, false>(g.gate, c + i, width, 1),
-                                       parameter_or<T, false>(grad_mean, c + i, width, 0), width);
-            total[i] += inside<T>(square[i], width);
-          }
-          transpose<T>(square);
-          const int64_t count = std::min(lanes, s.width - w);
-          for (int64_t i = 0; i < count; ++i) store(block + (w + i) * kBlock, square[i]);
-        });
-        for (int64_t i = 0; i < channels; ++i) grad_bias[c + i] += sum_of_lanes<T>(total[i]);
-      }
-    }
-  }
+  (s.channels_last
+       ? activation_gradient_channels_last<D>
+       : activation_gradient_channels_first<D>)(g, grad_mean, relu, s, rows, grad_a, grad_bias);
 }
 
 template <class D>

@@ -1,60 +1,73 @@
 // Packing: images into blocks of 16 channels, weights into panels.
 #pragma once
 
-// Rows of an image, or blocks of a weight's row, to ask for in advance: there are more of them than
-// the processor's own prefetcher follows.
-constexpr int64_t kRowsAhead = 2;
+// Blocks of a weight's row to ask for in advance: there are more rows than the processor's own
+// prefetcher follows.
+constexpr int64_t kBlocksAhead = 2;
 
+// body(first, last) for short pieces of a range of pixels.
+template <class Body>
+inline void for_each_piece(int64_t first, int64_t last, Body&& body) {
+  constexpr int64_t piece = 32;
+  for (; first < last; first += piece) body(first, std::min(first + piece, last));
+}
+
+// The first `count` rows of a square, at most all, kBlock apart.
+template <class T>
+inline void store_rows(const Vector<T>* square, int64_t count, T* target) {
+  for (int64_t i = 0; i < std::min(kLanes<T>, count); ++i) store(target + i * kBlock, square[i]);
+}
+
+// Neighbouring pixels of channels_last memory: a piece at a time, four blocks (256 bytes) wide.
 template <class D>
-void pack_row(const D* image, const Sample& s, int64_t row, int64_t first_block, int64_t last_block,
-              int64_t block_stride, Compute<D>* pixel) {
+void pack_channels_last(const D* image, const Sample& s, int64_t first_pixel, int64_t last_pixel,
+                        int64_t block_stride, Compute<D>* target) {
   using T = Compute<D>;
-  constexpr int64_t lanes = kLanes<T>;
-  if (s.channels_last) {
-    for (int64_t w = 0; w < s.width; ++w, pixel += kBlock) {
-      const D* source = image + (row * s.width + w) * s.channels;
-      for (int64_t b = first_block; b < last_block; ++b) {
-        const int64_t inside = std::min(kBlock, s.channels - b * kBlock);
-        T* target = pixel + b * block_stride;
-        for (int64_t c = 0; c < kBlock; c += lanes) {
-          const D* p = source + b * kBlock + c;
-          if (c + lanes <= inside) {
-            store(target + c, load(p));
+  constexpr int64_t lanes = kLanes<T>, at_once = 4 * kBlock;
+  for_each_piece(first_pixel, last_pixel, [&](int64_t first, int64_t last) {
+    for (int64_t c0 = 0; c0 < s.blocks() * kBlock; c0 += at_once) {
+      for (int64_t pixel = first; pixel < last; ++pixel) {
+        const D* source = image + pixel * s.channels;
+        T* p = target + (pixel - first_pixel) * kBlock;
+        for (int64_t c = c0; c < std::min(c0 + at_once, s.blocks() * kBlock); c += lanes) {
+          const int64_t inside = s.channels - c;
+          T* block = p + c / kBlock * block_stride + c % kBlock;
+          if (inside >= lanes) {
+            store(block, load(source + c));
           } else {
-            store(target + c, c < inside ? load(p, Partial{inside - c}) : Vector<T>{});
+            store(block, inside > 0 ? load(source + c, Partial{inside}) : Vector<T>{});
           }
         }
       }
     }
-    return;
-  }
-  for (int64_t b = first_block; b < last_block; ++b) {
-    for (int64_t c = b * kBlock; c < (b + 1) * kBlock; c += lanes) {
-      T* target = pixel + b * block_stride + c % kBlock;
-      const D* source = image + (c * s.height + row) * s.width;
-      for_each_vector<T>(s.width, [&](int64_t w, auto width) {
-        Vector<T> square[lanes];
-        for (int64_t i = 0; i < lanes; ++i) {
-          square[i] = c + i < s.channels ? load(source + i * s.pixels() + w, width) : Vector<T>{};
-          __builtin_prefetch(source + i * s.pixels() + w + kRowsAhead * s.width);
-        }
-        transpose<T>(square);
-        const int64_t count = std::min(lanes, s.width - w);
-        for (int64_t i = 0; i < count; ++i) store(target + (w + i) * kBlock, square[i]);
-      });
-    }
+  });
+}
+
+// Neighbouring pixels of channels apart: square by square, along the pixels, which are contiguous.
+template <class D>
+void pack_channels_first(const D* image, const Sample& s, int64_t first_pixel, int64_t last_pixel,
+                         int64_t block_stride, Compute<D>* target) {
+  using T = Compute<D>;
+  constexpr int64_t lanes = kLanes<T>;
+  for (int64_t c = 0; c < s.blocks() * kBlock; c += lanes) {
+    const D* source = image + c * s.pixels() + first_pixel;
+    T* block = target + c / kBlock * block_stride + c % kBlock;
+    for_each_vector<T>(last_pixel - first_pixel, [&](int64_t pixel, auto width) {
+      Vector<T> square[lanes];
+      for (int64_t i = 0; i < lanes; ++i) {
+        square[i] = c + i < s.channels ? load(source + i * s.pixels() + pixel, width) : Vector<T>{};
+      }
+      transpose<T>(square);
+      store_rows<T>(square, last_pixel - first_pixel - pixel, block + pixel * kBlock);
+    });
   }
 }
 
 template <class D>
 void pack(const D* image, const Sample& s, Rows rows, const Blocked<Compute<D>>& blocked) {
-  constexpr int64_t blocks_at_once = 4;  // 256 contiguous bytes of a channels_last float pixel
-  for (int64_t row = rows.first; row < rows.last; ++row) {
-    for (int64_t b = 0; b < s.blocks(); b += blocks_at_once) {
-      pack_row(image, s, row, b, std::min(b + blocks_at_once, s.blocks()), blocked.block_stride(),
-               blocked.at(row, 0));
-    }
-  }
+  (s.channels_last ? pack_channels_last<D>
+                   : pack_channels_first<D>)(image, s, rows.first * s.width, rows.last * s.width,
+                                             blocked.block_stride(), blocked.at(rows.first, 0));
 }
 
 // Width of a tile's panel: two vectors, or one where one holds the rest of the channels.
@@ -82,7 +95,7 @@ void pack_panel_forward(const T* const weights[4], SubKernels kernels, int64_t c
           for (int64_t i = 0; i < lanes; ++i) {
             const T* row = source + i * channels * per_corner + q;
             square[i] = out + i < channels ? load(row, part) : Vector<T>{};
-            __builtin_prefetch(row + kRowsAhead * kBlock * per_corner);
+            __builtin_prefetch(row + kBlocksAhead * kBlock * per_corner);
           }
           transpose<T>(square);
           const int64_t count = std::min(lanes, inside * per_corner - q);
