@@ -15,6 +15,7 @@ from .cases import (
     CASES,
     DTYPES,
     EMPTY,
+    HALVES,
     SMALL,
     Case,
     arguments,
@@ -62,6 +63,19 @@ def test_exact_sums(case: Case, dtype: torch.dtype, device: str, activation: str
     y = convolution(functional, tensors, case.dilation, activation)
     truth = convolution(reference, double(tensors), case.dilation, activation)
     assert_equal(y, truth.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_results_are_rounded_to_the_nearest_even(dtype: torch.dtype, device: str) -> None:
+    """Weights of 0 leave the bias, here in steps of a quarter of the last place, ties included."""
+    steps = torch.arange(64, dtype=torch.float32, device=device) - 32
+    bias = steps.sign() + steps * torch.finfo(dtype).eps / 4
+    case = Case(1, 64, 1, 3)
+    x, *rest = arguments(case, dtype, device, parameters=torch.float32)
+    rest[:8] = [torch.zeros_like(tensor) for tensor in rest[:8]]
+    rest[4] = bias
+    y = convolution(functional, [x, *rest], case.dilation, "none")
+    assert_equal(y, bias.to(dtype)[:, None, None].expand_as(x))
 
 
 @pytest.mark.parametrize("dilation", [0, 1, 3])

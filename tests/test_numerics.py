@@ -98,8 +98,9 @@ def test_rms_error_of_long_float32_sums(case: Case, device: str, layout: str) ->
     assert not worse, worse
 
 
-def test_more_samples_than_are_worked_off_at_once(device: str) -> None:
-    assert_accurate(torch.float32, [run(MANY_SAMPLES, torch.float32, device)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_more_samples_than_are_worked_off_at_once(device: str, layout: str) -> None:
+    assert_accurate(torch.float32, [run(MANY_SAMPLES, torch.float32, device, layout=layout)])
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
