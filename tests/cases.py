@@ -66,12 +66,12 @@ CASES = (
     Case(1, 17, 3, 12),
     Case(2, 32, 5, 5),
     Case(1, 33, 4, 6, 2, 1),
-    Case(1, 48, 7, 7, 3, 1),
+    Case(1, 48, 7, 7, 4, 1),  # panels big enough to be walked through in parts
     Case(1, 64, 16, 20),
     Case(1, 65, 5, 9),
     Case(2, 80, 6, 5, 2, 2),
     Case(1, 272, 4, 5),
-    # rows around the runs of 12 pixels and the chunks of 128
+    # rows around the runs of 12 pixels and the chunks of 256
     Case(1, 16, 3, 13, 1, 0, 4),
     Case(2, 9, 5, 25, 2, 1, 4),
     Case(1, 31, 2, 128),

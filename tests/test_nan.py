@@ -9,6 +9,7 @@ from torch import Tensor
 from sspcab_cuda import functional, reference
 
 from .cases import (
+    HALVES,
     NAMES,
     Case,
     arguments,
@@ -122,3 +123,12 @@ def test_loss(device: str) -> None:
         ours = torch.autograd.grad(loss, pair)
         expected = torch.autograd.grad(reference.reconstruction_loss(*pair), pair)
         assert all(torch.equal(kinds(a), kinds(b)) for a, b in zip(ours, expected, strict=True))
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, -1])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_nan_of_all_ones(dtype: torch.dtype, bits: int, device: str) -> None:
+    """Rounded up as if it were a number, it would become a zero."""
+    tensors = arguments(CASE, dtype, device, parameters=torch.float32)
+    tensors[5].view(torch.int32).fill_(bits)
+    assert convolution(functional, tensors, CASE.dilation, "none").isnan().all()

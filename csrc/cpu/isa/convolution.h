@@ -3,12 +3,15 @@
 // A chunk is up to 256 neighbouring pixels; a tile is up to two vectors of output channels. For
 // each chunk and tile, rectangles of pixels that have the same taps inside the image are worked off
 // in runs along their longer side (convolution_run.h); taps outside, which would only add zeros,
-// are left out, so the image needs no padding. A panel too large for the second-level cache is
-// walked through in parts, while sums wait in the scratch. Sums are finished (convolution_finish.h)
-// run by run in channels_last, chunk by chunk otherwise.
+// are left out, so the image needs no padding. Few products are added in a row: after kChain of
+// them a run's registers are added to its sums in the scratch, as float32 loses digits in long
+// sums. A panel too large for the second-level cache is walked through in parts, while sums wait in
+// the scratch. Sums are finished (convolution_finish.h) run by run in channels_last, chunk by chunk
+// otherwise.
 #pragma once
 
 constexpr int64_t kChunk = 256;
+constexpr int64_t kChain = 64;              // products added one after another, to keep digits
 constexpr int64_t kPartBytes = 256 << 10;   // of a panel, walked through by all runs of a chunk
 constexpr int64_t kGroupBytes = 512 << 10;  // of panels, walked through by one chunk after another
 
@@ -84,6 +87,7 @@ void convolve_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t tile
   const int64_t taps = conv.sub_kernels.taps(), blocks = s.blocks();
   const int64_t first_channel = tile * 2 * kLanes<T>;
   const int64_t part = std::max<int64_t>(1, kPartBytes / (kBlock * taps * pixel_sums * sizeof(T)));
+  const int64_t chain = std::max<int64_t>(1, kChain / (kBlock * taps));
   RunInput<T> in;
   in.block_stride = conv.input.block_stride;
   in.taps = conv.taps;
@@ -92,21 +96,24 @@ void convolve_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t tile
     const int64_t rows = divide_up(chunk.count, s.width) + conv.sub_kernels.reach();
     in.ahead = rows * conv.input.row_stride;
   }
-  for (int64_t block = 0; block < blocks; block += part) {
-    const bool ends = block + part >= blocks;
-    in.panel = conv.panels + first_channel * s.channels * taps + block * kBlock * taps * pixel_sums;
-    in.blocks = std::min(part, blocks - block);
-    in.channels_of_last = ends ? s.channels - (blocks - 1) * kBlock : kBlock;
-    in.starts = block == 0;
+  const T* panel = conv.panels + first_channel * s.channels * taps;
+  for (int64_t first = 0; first < blocks; first += part) {
+    const int64_t last = std::min(first + part, blocks);
     for_each_run(conv, chunk, pixel_sums, in, [&](const Pixels& pixels) {
       T* sums = conv.scratch + (pixels.first - chunk.first) * pixel_sums;
-      in.pixel = conv.input.at(pixels.first / s.width, pixels.first % s.width) +
-                 block * conv.input.block_stride;
+      const T* pixel = conv.input.at(pixels.first / s.width, pixels.first % s.width);
       in.sum_stride = pixels.sum_stride;
-      if (ends) prefetch_result<D, Vectors>(s, pixels, first_channel, result);
-      accumulate_run_of<T, Vectors>(pixels.count, std::make_integer_sequence<int, kMaxRun>{})(in,
-                                                                                              sums);
-      if (ends && s.channels_last) {
+      if (last == blocks) prefetch_result<D, Vectors>(s, pixels, first_channel, result);
+      for (int64_t block = first; block < last; block += chain) {
+        in.pixel = pixel + block * in.block_stride;
+        in.panel = panel + block * kBlock * taps * pixel_sums;
+        in.blocks = std::min(chain, last - block);
+        in.channels_of_last = std::min(kBlock, s.channels - (block + in.blocks - 1) * kBlock);
+        in.starts = block == 0;
+        accumulate_run_of<T, Vectors>(pixels.count, std::make_integer_sequence<int, kMaxRun>{})(
+            in, sums);
+      }
+      if (last == blocks && s.channels_last) {
         finish_pixels<D, Vectors>(s, pixels, first_channel, sums, parameter, result, totals,
                                   finish);
       }

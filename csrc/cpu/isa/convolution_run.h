@@ -16,7 +16,7 @@ struct RunInput {
   int64_t panel_taps;  // of a block of the panel
   int64_t blocks, channels_of_last;
   int64_t sum_stride;  // from a pixel's sums to the next one's
-  bool starts;         // the sums at 0 rather than at what they hold
+  bool starts;         // replaces the sums rather than adds to them
   int64_t ahead = 0;   // from a pixel to one that will soon be read for the first time, or 0
 };
 
@@ -29,7 +29,7 @@ void accumulate_run(const RunInput<T>& in, T* __restrict sums) {
   for (int r = 0; r < Run; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) {
-      sum[r][v] = in.starts ? Vector<T>{} : load(sums + r * in.sum_stride + v * lanes);
+      sum[r][v] = Vector<T>{};
     }
   }
   const T* block = in.pixel;
@@ -64,6 +64,13 @@ void accumulate_run(const RunInput<T>& in, T* __restrict sums) {
       }
     }
     panel += in.panel_taps * channels * Vectors * lanes;
+  }
+  if (!in.starts) {
+#pragma GCC unroll 16
+    for (int r = 0; r < Run; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) sum[r][v] += load(sums + r * in.sum_stride + v * lanes);
+    }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < Run; ++r) {

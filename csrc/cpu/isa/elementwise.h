@@ -50,9 +50,13 @@ inline void add_up_channels(const Sample& s, Rows rows, T* totals, Value&& value
     for (int64_t c = 0; c < s.channels; ++c) {
       const int64_t first = c * s.pixels() + rows.first * s.width;
       Vector<T> total{};
-      for_each_vector<T>(count, [&](int64_t i, auto width) {
-        total += inside<T>(value(first + i, c, width), width);
-      });
+      for (int64_t piece = 0; piece < count; piece += kPiece * kLanes<T>) {
+        Vector<T> sum{};
+        for_each_vector<T>(std::min(kPiece * kLanes<T>, count - piece), [&](int64_t i, auto width) {
+          sum += inside<T>(value(first + piece + i, c, width), width);
+        });
+        total += sum;
+      }
       totals[c] += sum_of_lanes<T>(total);
     }
   }

@@ -6,10 +6,10 @@
 constexpr int64_t kBlocksAhead = 2;
 
 // body(first, last) for short pieces of a range of pixels.
+constexpr int64_t kPiece = 32;
 template <class Body>
 inline void for_each_piece(int64_t first, int64_t last, Body&& body) {
-  constexpr int64_t piece = 32;
-  for (; first < last; first += piece) body(first, std::min(first + piece, last));
+  for (; first < last; first += kPiece) body(first, std::min(first + kPiece, last));
 }
 
 // The first `count` rows of a square, at most all, kBlock apart.
