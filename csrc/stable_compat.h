@@ -5,12 +5,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
 
 namespace sspcab {
@@ -18,7 +16,7 @@ namespace sspcab {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// A copy: what Tensor::sizes() returns borrows the tensor's memory and cannot be compared.
+// A copy to allocate with: what Tensor::sizes() returns borrows the tensor's memory.
 inline std::vector<int64_t> shape_of(const Tensor& t) {
   std::vector<int64_t> shape(t.dim());
   for (int64_t i = 0; i < t.dim(); ++i) shape[i] = t.size(i);

@@ -1,21 +1,27 @@
-"""Checks that need Python: types, devices and words. Shapes, dtypes and values are checked by the
-operators themselves (``csrc/checks.h``)."""
+"""Checks that need Python: types, devices, words, and the name of a dtype that isn't ours. Shapes,
+the parameters' dtypes and values are checked by the operators themselves (``csrc/checks.h``)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ._extension import BUILD_COMMAND, build_info
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _DEVICES = ("cpu", "cuda", "meta") if build_info()["cuda"] else ("cpu", "meta")
 
 
 def check_image(name: str, x: Tensor) -> None:
-    """x is a tensor on a device that this build has kernels for."""
+    """x is a tensor of a dtype and on a device that this build has kernels for."""
     if not isinstance(x, Tensor):
         raise TypeError(f"sspcab: {name} must be a tensor; got {type(x).__name__}")
+    if x.dtype not in _DTYPES:
+        raise RuntimeError(
+            f"sspcab: {name} must be float16, bfloat16, float32 or float64; got {x.dtype}"
+        )
     device = x.device.type
     if device not in _DEVICES:
         remedy = f"rebuild with FORCE_CUDA=1 {BUILD_COMMAND}, or use" if device == "cuda" else "use"

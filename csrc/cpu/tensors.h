@@ -74,7 +74,7 @@ D* mutable_data(const Tensor& t) {
 
 // A parameter as contiguous T: the tensor's own memory where that is what it holds.
 template <class T>
-class __attribute__((visibility("hidden"))) Parameter {
+class Parameter {
  public:
   explicit Parameter(const Tensor& t) : tensor_(dense(t, false)) {
     if (tensor_.scalar_type() == ScalarTypeOf<T>::value) {
