@@ -24,8 +24,10 @@ Change = Callable[[Tensor], Tensor]
 SHAPES: list[tuple[str, Change, str]] = [
     ("x", lambda t: t[0], "x must be (N, C, H, W); got (16, 6, 5)"),
     ("x", lambda t: t[:, :0], "x must have at least one channel; got (2, 0, 6, 5)"),
-    ("x", lambda t: t.long(), "bfloat16, float32 or float64; got torch.int64"),
-    ("x", lambda t: t.to(torch.complex64), "bfloat16, float32 or float64; got torch.complex64"),
+    ("x", lambda t: t.long(), "x must be float16, bfloat16, float32 or float64; "
+     "got torch.int64"),
+    ("x", lambda t: t.to(torch.complex64), "x must be float16, bfloat16, float32 or float64; "
+     "got torch.complex64"),
     ("x", lambda t: t[:, 1:], "weight1 must be (15, 15, 3, 3) for x of (2, 15, 6, 5); got "
      "(16, 16, 3, 3)"),
     ("x", lambda t: t.double(), "weight1 must have the dtype of x; got float32 for x of float64"),
