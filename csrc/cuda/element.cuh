@@ -1,0 +1,83 @@
+// Element types and the arithmetic that they are computed in.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "cuda/stages.h"
+
+namespace sspcab::cuda {
+
+// W of an element type.
+template <class D>
+struct WideOf {
+  using Type = float;
+};
+template <>
+struct WideOf<double> {
+  using Type = double;
+};
+template <class D>
+using Wide = typename WideOf<D>::Type;
+
+template <class D>
+__device__ Wide<D> widen(D value) {
+  return static_cast<Wide<D>>(value);
+}
+template <class D>
+__device__ D narrow(Wide<D> value) {
+  return static_cast<D>(value);
+}
+
+// Keeps a NaN, as PyTorch's ReLU does; fmax(a, 0) would lose it.
+template <class W>
+__device__ W relu(W a) {
+  return a <= 0 ? W(0) : a;
+}
+
+// The widest copy that one thread makes.
+constexpr int kVectorBytes = 16;
+template <class D>
+constexpr int kVector = kVectorBytes / sizeof(D);
+
+// N neighbouring elements, moved as one where N · sizeof(D) is a power of two up to 16.
+template <class D, int N>
+struct alignas(N * sizeof(D)) Vector {
+  D data[N];
+  __device__ D& operator[](int i) { return data[i]; }
+  __device__ const D& operator[](int i) const { return data[i]; }
+};
+
+template <int N, class D>
+__device__ Vector<D, N> load(const D* from) {
+  return *reinterpret_cast<const Vector<D, N>*>(from);
+}
+template <class D, int N>
+__device__ void store(D* to, const Vector<D, N>& value) {
+  *reinterpret_cast<Vector<D, N>*>(to) = value;
+}
+
+// body(D{}) with D the element type.
+template <class Body>
+void with_type(Dtype dtype, Body&& body) {
+  switch (dtype) {
+    case Dtype::Half: return body(__half{});
+    case Dtype::BFloat16: return body(__nv_bfloat16{});
+    case Dtype::Float: return body(float{});
+    case Dtype::Double: return body(double{});
+  }
+}
+
+// body(D{}, P{}) for the pairs of image and parameter types that exist.
+template <class Body>
+void with_types(Dtype dtype, Dtype parameter_dtype, Body&& body) {
+  with_type(dtype, [&](auto d) {
+    if (parameter_dtype == dtype) {
+      body(d, d);
+    } else if constexpr (sizeof(d) == 2) {
+      body(d, float{});
+    }
+  });
+}
+
+}  // namespace sspcab::cuda
