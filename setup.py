@@ -39,7 +39,20 @@ CPU_SOURCES = [
     "csrc/cpu/kernels_avx2.cpp",
     "csrc/cpu/kernels_baseline.cpp",
 ]
-CUDA_SOURCES: list[str] = []
+CUDA_SOURCES = [
+    "csrc/cuda/masked_conv2d.cpp",
+    "csrc/cuda/squeeze_excite.cpp",
+    "csrc/cuda/reconstruction_loss.cpp",
+    "csrc/cuda/sspcab.cpp",
+    "csrc/cuda/sspcab_backward.cpp",
+    "csrc/cuda/convolution.cpp",
+    "csrc/cuda/convolution_half.cu",
+    "csrc/cuda/convolution_bfloat16.cu",
+    "csrc/cuda/convolution_tf32.cu",
+    "csrc/cuda/convolution_float.cu",
+    "csrc/cuda/convolution_double.cu",
+    "csrc/cuda/convolution_plain.cu",
+]
 
 DEBUG = os.environ.get("DEBUG") == "1"
 TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable ABI has what we use

@@ -7,6 +7,9 @@ float64 ``x``. Corners are numbered as in the authors' code: top-left, bottom-le
 bottom-right. Arguments that break a rule raise an error with the rule and the values seen
 (RuntimeError for shapes, dtypes and devices, TypeError or ValueError for the rest).
 
+On CUDA, float32 convolutions round their operands to TF32 where ``nn.Conv2d`` does, that is where
+``torch.backends.cudnn.conv.fp32_precision`` is ``"tf32"``, PyTorch's default; sums stay float32.
+
 Under ``torch.func`` transforms and forward-mode differentiation the results come from
 :mod:`sspcab_cuda.reference`, as do second derivatives.
 
@@ -37,6 +40,21 @@ def _is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+@torch.compiler.assume_constant_result
+def _convolutions_allow_tf32() -> bool:
+    """What nn.Conv2d goes by. A compiled graph keeps the value that it was compiled with.
+
+    Not allow_tf32, which can't be read any more once somebody has set fp32_precision.
+    """
+    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")
+
+
+def _precision(x: Tensor) -> tuple[bool, ...]:
+    """The trailing arguments of the convolution's operators, where they aren't the defaults."""
+    uses_tf32 = x.is_cuda and x.dtype == torch.float32 and _convolutions_allow_tf32()
+    return (True,) if uses_tf32 else ()
+
+
 def masked_conv2d(
     x: Tensor,
     weights: Sequence[Tensor],
@@ -63,7 +81,8 @@ def masked_conv2d(
     check_activation(activation)
     if _is_transformed():
         return reference.masked_conv2d(x, weights, biases, dilation, activation)
-    y: Tensor = ops.masked_conv2d(x, *weights, *biases, dilation, activation == "relu")
+    with_relu = activation == "relu"
+    y: Tensor = ops.masked_conv2d(x, *weights, *biases, dilation, with_relu, *_precision(x))
     return y
 
 
@@ -181,5 +200,5 @@ def sspcab(
         )
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     operator = ops.sspcab if saves else ops.sspcab_inference
-    out, loss = operator(*tensors, dilation, return_loss)[:2]
+    out, loss = operator(*tensors, dilation, return_loss, *_precision(x))[:2]
     return (out, loss) if return_loss else out

@@ -67,6 +67,7 @@ def _(
     dilation: int,
     relu: bool,
     needs: list[bool],
+    *_: object,
 ) -> list[Tensor]:
     grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
     shapes = [*(w.shape for w in weights), (x.shape[1],)]
@@ -135,6 +136,7 @@ def _(
     fc2_weight: Tensor,
     dilation: int,
     needs: list[bool],
+    *_: object,
 ) -> list[Tensor]:
     grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
     shapes = [
@@ -198,14 +200,18 @@ def _gather_bias(needs: Sequence[bool]) -> list[bool]:
     return [*needs[:5], any(needs[5:9]), *needs[9:]]
 
 
+# The dispatcher leaves out trailing arguments that have their default values: what follows the
+# tensors is kept as it comes, and has as many gradients None.
+
+
 def _save_masked_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.dilation, ctx.relu = inputs
-    ctx.save_for_backward(*tensors, output)
+    ctx.dilation, ctx.relu, *ctx.kernels = inputs[9:]
+    ctx.save_for_backward(*inputs[:9], output)
 
 
 def _masked_conv2d_gradients(ctx: Any, grad_y: Tensor) -> Gradients:
     *inputs, y = ctx.saved_tensors
-    needs = ctx.needs_input_grad[:9]
+    needs, options = ctx.needs_input_grad[:9], (None,) * len(ctx.needs_input_grad[9:])
     x, weights = inputs[0], inputs[1:5]
     if torch.is_grad_enabled():
 
@@ -214,11 +220,11 @@ def _masked_conv2d_gradients(ctx: Any, grad_y: Tensor) -> Gradients:
             activation: Literal["relu", "none"] = "relu" if ctx.relu else "none"
             return reference.masked_conv2d(x, wide[:4], wide[4:], ctx.dilation, activation)
 
-        return (*_differentiable(function, inputs, needs, (grad_y,)), None, None)
+        return *_differentiable(function, inputs, needs, (grad_y,)), *options
     gradients = masked_conv2d_backward(
-        grad_y, x, y, weights, ctx.dilation, ctx.relu, _gather_bias(needs)
+        grad_y, x, y, weights, ctx.dilation, ctx.relu, _gather_bias(needs), *ctx.kernels
     )
-    return *_only(needs, _spread_bias(gradients)), None, None
+    return *_only(needs, _spread_bias(gradients)), *options
 
 
 def _save_squeeze_excite(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -262,19 +268,19 @@ def _reconstruction_loss_gradients(ctx: Any, grad_loss: Tensor) -> Gradients:
 
 
 def _save_sspcab(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.dilation, ctx.with_loss = inputs
+    ctx.dilation, _, *ctx.kernels = inputs[13:]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
-    ctx.save_for_backward(*tensors, *output[2:])
+    ctx.save_for_backward(*inputs[:13], *output[2:])
 
 
 def _sspcab_gradients(
     ctx: Any, grad_out: Tensor | None, grad_loss: Tensor | None, *_: None
 ) -> Gradients:
     if grad_out is None and grad_loss is None:
-        return (None,) * 15
+        return (None,) * len(ctx.needs_input_grad)
     *inputs, y, mean, hidden, gate = ctx.saved_tensors
-    needs = ctx.needs_input_grad[:13]
+    needs, options = ctx.needs_input_grad[:13], (None,) * len(ctx.needs_input_grad[13:])
     x, weights = inputs[0], inputs[1:5]
     if torch.is_grad_enabled():
 
@@ -293,7 +299,7 @@ def _sspcab_gradients(
                 return_loss=True,
             )
 
-        return *_differentiable(function, inputs, needs, (grad_out, grad_loss)), None, None
+        return *_differentiable(function, inputs, needs, (grad_out, grad_loss)), *options
     gradients = sspcab_backward(
         grad_out,
         grad_loss,
@@ -307,8 +313,9 @@ def _sspcab_gradients(
         inputs[11],
         ctx.dilation,
         _gather_bias(needs),
+        *ctx.kernels,
     )
-    return *_only(needs, _spread_bias(gradients)), None, None
+    return *_only(needs, _spread_bias(gradients)), *options
 
 
 def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any) -> None:

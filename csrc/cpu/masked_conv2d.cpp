@@ -23,7 +23,7 @@ void forward(const Tensor& x, const std::vector<Tensor>& weights, const std::vec
 
 Tensor masked_conv2d(Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4,
                      Tensor bias1, Tensor bias2, Tensor bias3, Tensor bias4, int64_t dilation,
-                     bool relu) {
+                     bool relu, bool /*allow_tf32*/, int64_t /*config*/) {
   const std::vector<Tensor> weights{weight1, weight2, weight3, weight4};
   const std::vector<Tensor> biases{bias1, bias2, bias3, bias4};
   check_image("x", x);
@@ -40,7 +40,8 @@ Tensor masked_conv2d(Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, T
 
 std::vector<Tensor> masked_conv2d_backward(Tensor grad_y, Tensor x, Tensor y,
                                            std::vector<Tensor> weights, int64_t dilation, bool relu,
-                                           std::vector<bool> needs) {
+                                           std::vector<bool> needs, bool /*allow_tf32*/,
+                                           int64_t /*config*/) {
   check_image("x", x);
   check_sub_kernels(x, weights, dilation);
   check_same_image("y", y, x);

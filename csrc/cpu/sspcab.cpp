@@ -82,8 +82,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
 Result run(const Block& block, bool keeps) {
   block.check();
   const Tensor& x = block.x;
-  const ScalarType wide =
-      x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType wide = wide_type(x);
   const int64_t n = x.size(0), c = x.size(1);
   Result result;
   result.out = empty_image(x);
@@ -108,7 +107,7 @@ Result run(const Block& block, bool keeps) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
     Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor bias1,
     Tensor bias2, Tensor bias3, Tensor bias4, Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
-    Tensor fc2_bias, int64_t dilation, bool with_loss) {
+    Tensor fc2_bias, int64_t dilation, bool with_loss, bool /*allow_tf32*/, int64_t /*config*/) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},
@@ -126,7 +125,7 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                                             Tensor weight3, Tensor weight4, Tensor bias1,
                                             Tensor bias2, Tensor bias3, Tensor bias4,
                                             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
-                                            Tensor fc2_bias, int64_t dilation, bool with_loss) {
+                                            Tensor fc2_bias, int64_t dilation, bool with_loss, bool /*allow_tf32*/, int64_t /*config*/) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},

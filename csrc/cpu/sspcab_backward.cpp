@@ -89,7 +89,8 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, std::optiona
 std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out, std::optional<Tensor> grad_loss,
                                     Tensor x, Tensor y, Tensor mean, Tensor hidden, Tensor gate,
                                     std::vector<Tensor> weights, Tensor fc1_weight,
-                                    Tensor fc2_weight, int64_t dilation, std::vector<bool> needs) {
+                                    Tensor fc2_weight, int64_t dilation, std::vector<bool> needs,
+                                    bool /*allow_tf32*/, int64_t /*config*/) {
   const Saved saved{x, y, mean, hidden, gate, weights, fc1_weight, fc2_weight, dilation};
   check_arguments(grad_out, saved, needs);
   std::optional<double> loss;

@@ -1,0 +1,90 @@
+// What multiplies and adds in the convolutions: an instruction, the layouts of operands in shared
+// memory that it reads without bank conflicts, and the tiles that suit it. A new kind of tensor core
+// is a new struct here.
+#pragma once
+
+#include <cute/tensor.hpp>
+
+#include "cuda/convolution.h"
+#include "cuda/element.cuh"
+
+namespace sspcab::cuda {
+
+using cute::_1;
+using cute::_2;
+using cute::Int;
+using cute::Layout;
+using cute::Shape;
+using cute::Stride;
+
+// Operands lie in shared memory by their own rows ("deep": the summed dimension is contiguous, 64
+// bytes of it a row) or across them ("wide": rows of the summed dimension, each contiguous along m
+// or n). Swizzle<B, M, S> keeps 2^M elements together and spreads rows over the banks.
+template <Arithmetic arithmetic, class Element_, class Operand_, class Instruction>
+struct TensorCores16 {
+  static constexpr Arithmetic kArithmetic = arithmetic;
+  using Element = Element_;
+  using Operand = Operand_;
+  using Deep =
+      decltype(cute::composition(cute::Swizzle<2, 3, 3>{}, Layout<Shape<Int<8>, Int<32>>, Stride<Int<32>, _1>>{}));
+  using Wide =
+      decltype(cute::composition(cute::Swizzle<3, 3, 3>{}, Layout<Shape<Int<64>, Int<8>>, Stride<_1, Int<64>>>{}));
+  using CopyDeep = cute::SM75_U32x4_LDSM_N;
+  using CopyWide = cute::SM75_U16x8_LDSM_T;
+  using Mma = cute::TiledMMA<cute::MMA_Atom<Instruction>, Layout<Shape<_2, _2, _1>>,
+                             cute::Tile<Int<32>, Int<32>, Int<16>>>;
+  static constexpr int kChain = 0;
+};
+using HalfTensorCores =
+    TensorCores16<Arithmetic::Half, __half, cutlass::half_t, cute::SM80_16x8x16_F32F16F16F32_TN>;
+using BFloat16TensorCores =
+    TensorCores16<Arithmetic::BFloat16, __nv_bfloat16, cutlass::bfloat16_t, cute::SM80_16x8x16_F32BF16BF16F32_TN>;
+
+struct Tf32TensorCores {
+  static constexpr Arithmetic kArithmetic = Arithmetic::Tf32;
+  using Element = float;
+  using Operand = cutlass::tfloat32_t;
+  using Deep =
+      decltype(cute::composition(cute::Swizzle<2, 2, 3>{}, Layout<Shape<Int<8>, Int<16>>, Stride<Int<16>, _1>>{}));
+  // A warp reads 4 rows × 8 neighbours, one word each.
+  using Wide =
+      decltype(cute::composition(cute::Swizzle<2, 3, 2>{}, Layout<Shape<Int<32>, Int<8>>, Stride<_1, Int<32>>>{}));
+  using CopyDeep = cute::SM75_U32x4_LDSM_N;
+  using CopyWide = cute::UniversalCopy<Operand>;
+  using Mma = cute::TiledMMA<cute::MMA_Atom<cute::SM80_16x8x8_F32TF32TF32F32_TN>,
+                             Layout<Shape<_2, _2, _1>>, cute::Tile<Int<32>, Int<32>, Int<8>>>;
+  static constexpr int kChain = 0;
+};
+
+// Exact float32 on CUDA cores.
+struct CudaCores {
+  static constexpr Arithmetic kArithmetic = Arithmetic::Float;
+  using Element = float;
+  using Operand = float;
+  using Deep = Tf32TensorCores::Deep;
+  using Wide = Tf32TensorCores::Wide;
+  using CopyDeep = cute::UniversalCopy<float>;
+  using CopyWide = cute::UniversalCopy<float>;
+  using Mma = cute::TiledMMA<cute::MMA_Atom<cute::UniversalFMA<float, float, float, float>>,
+                             Layout<Shape<Int<8>, Int<16>, _1>>>;
+  // Products are added up in chains of this many stages, and the chains' sums apart: the error of
+  // one long chain would be several times that of PyTorch's convolution.
+  static constexpr int kChain = 4;
+};
+
+struct DoubleTensorCores {
+  static constexpr Arithmetic kArithmetic = Arithmetic::Double;
+  using Element = double;
+  using Operand = double;
+  using Deep =
+      decltype(cute::composition(cute::Swizzle<1, 2, 2>{}, Layout<Shape<Int<8>, Int<8>>, Stride<Int<8>, _1>>{}));
+  using Wide =
+      decltype(cute::composition(cute::Swizzle<2, 2, 2>{}, Layout<Shape<Int<16>, Int<8>>, Stride<_1, Int<16>>>{}));
+  using CopyDeep = cute::UniversalCopy<double>;
+  using CopyWide = cute::UniversalCopy<double>;
+  using Mma = cute::TiledMMA<cute::MMA_Atom<cute::SM80_8x8x4_F64F64F64F64_TN>,
+                             Layout<Shape<_2, _2, _1>>>;
+  static constexpr int kChain = 0;
+};
+
+}  // namespace sspcab::cuda

@@ -1,0 +1,82 @@
+// From plain data to a launch of the kernel for its tile.
+#pragma once
+
+#include <utility>
+
+#include "cuda/convolution.cuh"
+#include "cuda/convolution_launch.h"
+#include "cuda/launch.cuh"
+
+namespace sspcab::cuda {
+
+inline Geometry geometry_of(const Convolution& convolution) {
+  const Image& image = convolution.image;
+  return {image.samples * image.pixels(), static_cast<int>(image.height),
+          static_cast<int>(image.width), static_cast<int>(image.channels), convolution.sub_kernels};
+}
+
+template <class D>
+Filters<D> filters_of(const Convolution& convolution) {
+  Filters<D> filters{{}, convolution.tap_stride};
+  for (int i = 0; i < 4; ++i) filters.corner[i] = static_cast<const D*>(convolution.corner[i]);
+  return filters;
+}
+
+// body(config) with the plan's config as a constant.
+template <class Body>
+void with_config(int config, const Body& body) {
+  switch (config) {
+    case 0: return body(std::integral_constant<int, 0>{});
+    case 1: return body(std::integral_constant<int, 1>{});
+    case 2: return body(std::integral_constant<int, 2>{});
+  }
+}
+
+// Defines Launcher<A::kArithmetic>.
+template <class A>
+struct Launches {
+  using D = typename A::Element;
+
+  static void forward(const Convolution& convolution, const Forward& forward,
+                      const LaunchPlan& plan, cudaStream_t stream) {
+    with_config(plan.config, [&](auto config) {
+      launch(forward_kernel<MainLoop<A, config, true, true>>, plan.blocks, plan.threads,
+             plan.shared_bytes, stream, geometry_of(convolution), filters_of<D>(convolution),
+             convolution.image, forward);
+    });
+  }
+  static void input_gradient(const Convolution& convolution, const InputGradient& gradient,
+                             const LaunchPlan& plan, cudaStream_t stream) {
+    with_config(plan.config, [&](auto config) {
+      launch(input_gradient_kernel<MainLoop<A, config, true, false>>, plan.blocks, plan.threads,
+             plan.shared_bytes, stream, geometry_of(convolution), filters_of<D>(convolution),
+             convolution.image, gradient);
+    });
+  }
+  static void weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
+                              const LaunchPlan& plan, cudaStream_t stream) {
+    with_config(plan.config, [&](auto config) {
+      launch(weight_gradient_kernel<MainLoop<A, config, false, false>>, plan.blocks, plan.threads,
+             plan.shared_bytes, stream, geometry_of(convolution), gradient, plan.splits);
+    });
+  }
+};
+
+#define SSPCAB_DEFINE_LAUNCHER(A)                                                                 \
+  template <>                                                                                     \
+  void Launcher<A::kArithmetic>::forward(const Convolution& c, const Forward& f,                  \
+                                         const LaunchPlan& plan, cudaStream_t stream) {           \
+    Launches<A>::forward(c, f, plan, stream);                                                     \
+  }                                                                                               \
+  template <>                                                                                     \
+  void Launcher<A::kArithmetic>::input_gradient(const Convolution& c, const InputGradient& g,     \
+                                                const LaunchPlan& plan, cudaStream_t stream) {    \
+    Launches<A>::input_gradient(c, g, plan, stream);                                              \
+  }                                                                                               \
+  template <>                                                                                     \
+  void Launcher<A::kArithmetic>::weight_gradient(const Convolution& c, const WeightGradient& g,   \
+                                                 const LaunchPlan& plan, cudaStream_t stream) {   \
+    Launches<A>::weight_gradient(c, g, plan, stream);                                             \
+  }
+
+}  // namespace sspcab::cuda

@@ -1,0 +1,151 @@
+// How one call of the masked convolution or of its gradients runs: on the pipeline or in plain
+// kernels, with what copied beforehand. Shared by the whole block and by masked_conv2d alone.
+#pragma once
+
+#include "checks.h"
+#include "cuda/convolution_plain.h"
+#include "cuda/device.h"
+#include "cuda/tensors.h"
+
+namespace sspcab::cuda {
+
+inline Arithmetic arithmetic_of(Dtype dtype, bool allow_tf32) {
+  switch (dtype) {
+    case Dtype::Half: return Arithmetic::Half;
+    case Dtype::BFloat16: return Arithmetic::BFloat16;
+    case Dtype::Double: return Arithmetic::Double;
+    default: return allow_tf32 ? Arithmetic::Tf32 : Arithmetic::Float;
+  }
+}
+
+// The values of `config` beyond the tiles.
+constexpr int64_t kAutomatic = -1, kPlain = kConfigs;
+
+inline void check_config(int64_t config, bool is_tiled, const Tensor& x) {
+  check(config >= kAutomatic && config <= kPlain, "config must be -1 (automatic), 0 to ",
+        kConfigs - 1, " (tiles) or ", kPlain, " (plain kernels); got ", config);
+  check(is_tiled || config == kAutomatic || config == kPlain, "config ", config,
+        " needs compute capability 8.0 or higher and channels that fill 16 bytes; got x of ",
+        Shape(x));
+}
+
+class MaskedConvolution {
+ public:
+  // Inside the device guard of x.
+  MaskedConvolution(const Tensor& x, const std::vector<Tensor>& weights, int64_t dilation,
+                    bool allow_tf32, int64_t config)
+      : dtype_(dtype_of(x)), parameter_dtype_(dtype_of(weights[0])), device_(current_device()) {
+    convolution_.arithmetic = arithmetic_of(dtype_, allow_tf32);
+    convolution_.image = image_of(x);
+    convolution_.sub_kernels = {weights[0].size(3), dilation};
+    const bool can_be_tiled = cuda::is_tiled(convolution_, device_);
+    check_config(config, can_be_tiled, x);
+    is_tiled_ = can_be_tiled && config != kPlain;
+    convolution_.config = static_cast<int>(config);
+    for (const Tensor& weight : weights) weights_.push_back(dense(weight));
+  }
+
+  const Image& image() const { return convolution_.image; }
+  const SubKernels& sub_kernels() const { return convolution_.sub_kernels; }
+  bool is_tiled() const { return is_tiled_; }
+
+  // What `pack` will do: x for the forward pass and for gradients of weights, the weights for the
+  // forward pass and for the gradient of x.
+  void need(bool x, bool weights, Workspace& workspace) {
+    const Image& i = image();
+    const int64_t bytes = element_bytes(dtype_);
+    if (is_tiled_ && x && !i.channels_last && i.channels > 1 && i.pixels() > 1) {
+      packed_x_ = workspace.add(i.numel() * bytes);
+    }
+    if (is_tiled_ && weights && (sub_kernels().kernel_dim > 1 || parameter_dtype_ != dtype_)) {
+      packed_weights_ = workspace.add(sub_kernels().taps() * i.channels * i.channels * bytes);
+    }
+  }
+
+  // Copies what was needed and can't be read where it lies, in one launch or none.
+  void pack(const void* x, const Workspace& workspace, cudaStream_t stream) {
+    x_ = packed_x_ ? workspace[*packed_x_] : x;
+    const int64_t matrix = image().channels * image().channels;
+    for (int i = 0; i < 4; ++i) {
+      convolution_.corner[i] =
+          packed_weights_
+              ? static_cast<const char*>(workspace[*packed_weights_]) +
+                    i * sub_kernels().taps_per_corner() * matrix * element_bytes(dtype_)
+              : data(weights_[i]);
+    }
+    convolution_.tap_stride = matrix;
+    if (!packed_x_ && !packed_weights_) return;
+    Packing packing{};
+    packing.dtype = dtype_;
+    packing.parameter_dtype = parameter_dtype_;
+    packing.image = image();
+    packing.taps_per_corner = sub_kernels().taps_per_corner();
+    if (packed_x_) {
+      packing.x = x;
+      packing.packed_x = workspace[*packed_x_];
+    }
+    if (packed_weights_) {
+      for (int i = 0; i < 4; ++i) packing.weights[i] = data(weights_[i]);
+      packing.packed_weights = workspace[*packed_weights_];
+    }
+    cuda::pack(packing, stream);
+  }
+
+  // Where the sums of y will be.
+  SumSlots sum_slots() const {
+    if (!is_tiled_) return channel_sum_slots(image());
+    return {plan_forward(convolution_, device_).tile.m, image().pixels()};
+  }
+
+  void forward(Forward forward, const ChannelSums& sums, cudaStream_t stream) const {
+    forward.x = x_;
+    forward.parameter_dtype = parameter_dtype_;
+    forward.sums = sums.data;
+    if (is_tiled_) {
+      convolve(convolution_, forward, plan_forward(convolution_, device_), stream);
+    } else {
+      plain_convolve(plain(), forward, stream);
+      if (sums.data) channel_sums(dtype_, image(), forward.y, sums, stream);
+    }
+  }
+
+  void input_gradient(const InputGradient& gradient, cudaStream_t stream) const {
+    if (is_tiled_) {
+      convolve_input_gradient(convolution_, gradient, plan_input_gradient(convolution_, device_),
+                              stream);
+    } else {
+      plain_input_gradient(plain(), gradient, stream);
+    }
+  }
+
+  int64_t weight_gradient_splits(const bool (&needs)[4]) const {
+    return is_tiled_ ? weight_plan(needs).splits : 1;
+  }
+  void weight_gradient(WeightGradient gradient, cudaStream_t stream) const {
+    gradient.x = x_;
+    if (is_tiled_) {
+      convolve_weight_gradient(convolution_, gradient, weight_plan(gradient.needs), stream);
+    } else {
+      plain_weight_gradient(plain(), gradient, stream);
+    }
+  }
+
+ private:
+  LaunchPlan weight_plan(const bool (&needs)[4]) const {
+    return plan_weight_gradient(convolution_, device_, needs[0] + needs[1] + needs[2] + needs[3]);
+  }
+  PlainConvolution plain() const {
+    return {dtype_, parameter_dtype_, image(), sub_kernels(),
+            {data(weights_[0]), data(weights_[1]), data(weights_[2]), data(weights_[3])}};
+  }
+
+  Dtype dtype_, parameter_dtype_;
+  Device device_;
+  Convolution convolution_{};
+  bool is_tiled_;
+  std::vector<Tensor> weights_;  // dense
+  const void* x_ = nullptr;
+  std::optional<size_t> packed_x_, packed_weights_;  // pieces of the workspace
+};
+
+}  // namespace sspcab::cuda
