@@ -85,7 +85,7 @@ CASES = (
 )
 
 # Over channels, over the taps of big sub-kernels, over pixels.
-LONG_SUMS = (Case(1, 1024, 4, 4), Case(1, 48, 7, 7, 5, 1), Case(1, 8, 96, 128))
+LONG_SUMS = (Case(1, 1024, 5, 5, 1, 0), Case(1, 48, 7, 7, 5, 1), Case(1, 8, 96, 128, 1, 1, 1))
 
 # More samples than are worked off at once (8 MB of an image's elements in float32).
 MANY_SAMPLES = Case(5, 32, 128, 130)

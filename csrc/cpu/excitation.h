@@ -21,8 +21,8 @@ class Excitation {
         fc2_weight_(fc2_weight) {}
 
   // mean is Σ sums[band] / pixels.
-  void forward(const T* sums, int64_t bands, int64_t pixels, const T* fc1_bias, const T* fc2_bias,
-               T* mean, T* hidden, T* gate) const {
+  void forward(const double* sums, int64_t bands, int64_t pixels, const T* fc1_bias,
+               const T* fc2_bias, T* mean, T* hidden, T* gate) const {
     for (int64_t c = 0; c < channels_; ++c) {
       double sum = 0;
       for (int64_t b = 0; b < bands; ++b) sum += sums[b * channels_ + c];
@@ -36,8 +36,8 @@ class Excitation {
 
   // From grad_gate, Σ over the bands: the gradients before the sigmoid and before the ReLU, and
   // what each pixel's gradient gains through the mean, grad_mean / pixels.
-  void backward(const T* grad_gate, int64_t bands, int64_t pixels, const T* hidden, const T* gate,
-                T* grad_gate_input, T* grad_hidden_input, T* grad_mean) const {
+  void backward(const double* grad_gate, int64_t bands, int64_t pixels, const T* hidden,
+                const T* gate, T* grad_gate_input, T* grad_hidden_input, T* grad_mean) const {
     for (int64_t c = 0; c < channels_; ++c) {
       double sum = 0;
       for (int64_t b = 0; b < bands; ++b) sum += grad_gate[b * channels_ + c];

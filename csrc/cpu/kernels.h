@@ -3,7 +3,7 @@
 // beside this one decide who calls it with what, so a table knows neither tensors nor threads.
 //
 // D is the type of the elements in memory, T = Compute<D> the type of all arithmetic, parameters
-// and sums.
+// and sums; totals of pixels are double.
 //
 // Two layouts of our own, both of T:
 //   blocked image  [block of 16 channels][row][column][16 channels], zero beyond the last channel
@@ -146,7 +146,7 @@ struct Kernels {
                      int64_t tile, T* panel);
 
   // y = activation(convolution + bias); sums[c] += Σ y over the rows.
-  void (*convolve)(const Convolution<D>&, const T* bias, bool relu, D* y, T* sums);
+  void (*convolve)(const Convolution<D>&, const T* bias, bool relu, D* y, double* sums);
   // grad_x = convolution - loss_scale · (y · gate - x)
   void (*convolve_input_gradient)(const Convolution<D>&, const OutputGradient<D>&, D* grad_x);
   // grad[tap][16][tile] += Σ over the rows of x ⊗ grad_a, for one block of input channels and one
@@ -158,11 +158,11 @@ struct Kernels {
                                  int64_t tile, const bool corners[4], T* const grad_weights[4]);
 
   // sums[c] += Σ image over the rows
-  void (*channel_sums)(const D* image, const Sample&, Rows, T* sums);
+  void (*channel_sums)(const D* image, const Sample&, Rows, double* sums);
   // out = y · gate; returns Σ (out - x)², or 0 without x.
   double (*scale)(const D* y, const T* gate, const D* x, const Sample&, Rows, D* out);
   // grad_gate[c] += Σ G · y over the rows
-  void (*gate_gradient)(const OutputGradient<D>&, const Sample&, Rows, T* grad_gate);
+  void (*gate_gradient)(const OutputGradient<D>&, const Sample&, Rows, double* grad_gate);
   // grad_y = G · gate + grad_mean[c]
   void (*scale_gradient)(const OutputGradient<D>&, const T* grad_mean, const Sample&, Rows,
                          D* grad_y);

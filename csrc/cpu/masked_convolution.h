@@ -105,7 +105,7 @@ class MaskedConvolution {
 
   // y of `samples` samples from x; sums[sample][band][c] += Σ y.
   void forward(const D* x, int64_t samples, const Bands& bands, const T* panels, const T* bias,
-               bool relu, D* y, T* sums) const {
+               bool relu, D* y, double* sums) const {
     const int64_t reach = sub_kernels_.reach();
     const int64_t blocked_size = reads_in_place_
                                      ? 0

@@ -42,7 +42,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> squeeze_excite(Tensor x, Tensor fc1_w
     const Bands bands = Bands::choose(s, samples, workers.count(), s.height);
     const Excitation<D> excitation(fc1_weight, fc2_weight);
     const Parameter<T> bias1(fc1_bias), bias2(fc2_bias);
-    const Buffer<T> sums = zeros<T>(samples * bands.per_sample * s.channels);
+    const Buffer<double> sums = zeros<double>(samples * bands.per_sample * s.channels);
     for_each_band(workers, samples, bands, [&](int64_t n, int64_t b, Rows rows) {
       k.channel_sums(data<D>(input) + n * s.numel(), s, rows,
                      sums.get() + (n * bands.per_sample + b) * s.channels);
@@ -91,7 +91,7 @@ std::vector<Tensor> squeeze_excite_backward(Tensor grad_out, Tensor x, Tensor me
     if (used > 0) {
       const Workers workers(2.0 * x.numel());
       const Bands bands = Bands::choose(s, samples, workers.count(), s.height);
-      const Buffer<T> grad_gate = zeros<T>(samples * bands.per_sample * s.channels);
+      const Buffer<double> grad_gate = zeros<double>(samples * bands.per_sample * s.channels);
       for_each_band(workers, samples, bands, [&](int64_t n, int64_t b, Rows rows) {
         k.gate_gradient(of_sample(gradient, s, n), s, rows,
                         grad_gate.get() + (n * bands.per_sample + b) * s.channels);

@@ -56,7 +56,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
   for_each_group<D>(s, samples, [&](int64_t first, int64_t count) {
     const int64_t offset = first * s.numel();
     const Bands bands = conv.bands(count);
-    const Buffer<T> sums = zeros<T>(count * bands.per_sample * channels);
+    const Buffer<double> sums = zeros<double>(count * bands.per_sample * channels);
     conv.forward(x_data + offset, count, bands, panels.get(), bias.get(), /*relu=*/true, y + offset,
                  sums.get());
     Workers(count * excitation.work()).run(count, [&](int64_t i, int64_t) {

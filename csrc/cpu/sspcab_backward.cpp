@@ -56,7 +56,7 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, std::optiona
   for_each_group<D>(s, samples, [&](int64_t first, int64_t count) {
     const Bands bands = conv.bands(count);
     const int64_t items = count * bands.per_sample;
-    const Buffer<T> grad_gate = zeros<T>(items * channels);
+    const Buffer<double> grad_gate = zeros<double>(items * channels);
     Workers(2.0 * count * s.numel()).run(items, [&](int64_t item, int64_t) {
       k.gate_gradient(of_sample(gradient, s, first + item / bands.per_sample), s,
                       bands.rows(item % bands.per_sample), grad_gate.get() + item * channels);

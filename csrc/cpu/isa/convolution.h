@@ -79,8 +79,7 @@ void for_each_run(const Convolution<D>& conv, const Chunk& chunk, int64_t pixel_
 
 template <class D, int Vectors, class Finish>
 void convolve_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t tile, bool first_tile,
-                    const Compute<D>* parameter, D* result, Compute<D>* totals,
-                    const Finish& finish) {
+                    const Compute<D>* parameter, D* result, double* totals, const Finish& finish) {
   using T = Compute<D>;
   constexpr int64_t pixel_sums = Vectors * kLanes<T>;
   const Sample& s = conv.sample;
@@ -127,7 +126,7 @@ void convolve_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t tile
 
 template <class D, class Finish>
 void convolve_rows(const Convolution<D>& conv, const Compute<D>* parameter, D* result,
-                   Compute<D>* totals, const Finish& finish) {
+                   double* totals, const Finish& finish) {
   using T = Compute<D>;
   const Sample& s = conv.sample;
   const int64_t panel_bytes = 2 * kVectorBytes * s.channels * conv.sub_kernels.taps();
@@ -149,8 +148,7 @@ void convolve_rows(const Convolution<D>& conv, const Compute<D>* parameter, D* r
 }
 
 template <class D>
-void convolve(const Convolution<D>& conv, const Compute<D>* bias, bool relu, D* y,
-              Compute<D>* sums) {
+void convolve(const Convolution<D>& conv, const Compute<D>* bias, bool relu, D* y, double* sums) {
   using T = Compute<D>;
   if (relu) {
     convolve_rows(conv, bias, y, sums, [](Vector<T> a, Vector<T> b, int64_t, auto) {
@@ -166,13 +164,13 @@ template <class D>
 void convolve_input_gradient(const Convolution<D>& conv, const OutputGradient<D>& g, D* grad_x) {
   using T = Compute<D>;
   if (g.x) {
-    convolve_rows(conv, g.gate, grad_x, static_cast<T*>(nullptr),
+    convolve_rows(conv, g.gate, grad_x, nullptr,
                   [&](Vector<T> a, Vector<T> gate, int64_t offset, auto width) {
                     return a - g.loss_scale *
                                    (load(g.y + offset, width) * gate - load(g.x + offset, width));
                   });
   } else {
-    convolve_rows(conv, static_cast<const T*>(nullptr), grad_x, static_cast<T*>(nullptr),
+    convolve_rows(conv, static_cast<const T*>(nullptr), grad_x, nullptr,
                   [](Vector<T> a, Vector<T>, int64_t, auto) { return a; });
   }
 }

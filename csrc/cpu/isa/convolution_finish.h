@@ -14,8 +14,8 @@ struct Pixels {
 // channels_last: channels lie in the lanes, as they do in the sums.
 template <class D, int Vectors, class Finish>
 void finish_pixels(const Sample& s, const Pixels& pixels, int64_t first_channel,
-                   const Compute<D>* sums, const Compute<D>* parameter, D* result,
-                   Compute<D>* totals, const Finish& finish) {
+                   const Compute<D>* sums, const Compute<D>* parameter, D* result, double* totals,
+                   const Finish& finish) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
   const int64_t channels = std::min(Vectors * lanes, s.channels - first_channel);
@@ -29,15 +29,15 @@ void finish_pixels(const Sample& s, const Pixels& pixels, int64_t first_channel,
       store(result + offset, value, width);
       total += value;
     }
-    if (totals) store(totals + channel, load(totals + channel, width) + total, width);
+    if (totals) add_to<T>(totals + channel, total, width);
   });
 }
 
 // Channels apart: squares of sums are transposed, so that neighbouring pixels lie in the lanes.
 template <class D, int Vectors, class Finish>
 void finish_squares(const Sample& s, const Pixels& pixels, int64_t first_channel,
-                    const Compute<D>* sums, const Compute<D>* parameter, D* result,
-                    Compute<D>* totals, const Finish& finish) {
+                    const Compute<D>* sums, const Compute<D>* parameter, D* result, double* totals,
+                    const Finish& finish) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
   for (int64_t first = first_channel; first < std::min(first_channel + Vectors * lanes, s.channels);

@@ -9,7 +9,7 @@ void dense(const T* matrix, const T* vector, const T* bias, int64_t rows, int64_
     for_each_vector<T>(columns, [&](int64_t j, auto width) {
       sum += load(matrix + i * columns + j, width) * load(vector + j, width);
     });
-    result[i] = bias[i] + sum_of_lanes<T>(sum);
+    result[i] = static_cast<T>(bias[i] + sum_of_lanes<T>(sum));
   }
 }
 

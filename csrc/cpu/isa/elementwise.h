@@ -31,10 +31,25 @@ inline Vector<T> parameter_at(const T* parameter, int64_t channel, Width width) 
   }
 }
 
-// totals[c] += Σ value(offset, channel, width) over the rows, in two levels in channels_last
-// (within pieces and of pieces), to lose fewer digits.
+// Σ value(i, width) of an array, in the lanes of one vector: within pieces and of pieces, to lose
+// fewer digits.
+template <class T, class Value>
+inline Vector<T> add_up(int64_t count, Value&& value) {
+  constexpr int64_t piece = kPiece * kLanes<T>;
+  Vector<T> total{};
+  for (int64_t first = 0; first < count; first += piece) {
+    Vector<T> sum{};
+    for_each_vector<T>(std::min(piece, count - first), [&](int64_t i, auto width) {
+      sum += inside<T>(value(first + i, width), width);
+    });
+    total += sum;
+  }
+  return total;
+}
+
+// totals[c] += Σ value(offset, channel, width) over the rows.
 template <class T, bool ChannelsLast, class Value>
-inline void add_up_channels(const Sample& s, Rows rows, T* totals, Value&& value) {
+inline void add_up_channels(const Sample& s, Rows rows, double* totals, Value&& value) {
   if constexpr (ChannelsLast) {
     for_each_piece(rows.first * s.width, rows.last * s.width, [&](int64_t first, int64_t last) {
       for_each_vector<T>(s.channels, [&](int64_t c, auto width) {
@@ -42,22 +57,15 @@ inline void add_up_channels(const Sample& s, Rows rows, T* totals, Value&& value
         for (int64_t pixel = first; pixel < last; ++pixel) {
           total += value(pixel * s.channels + c, c, width);
         }
-        store(totals + c, load(totals + c, width) + total, width);
+        add_to<T>(totals + c, total, width);
       });
     });
   } else {
     const int64_t count = rows.count() * s.width;
     for (int64_t c = 0; c < s.channels; ++c) {
       const int64_t first = c * s.pixels() + rows.first * s.width;
-      Vector<T> total{};
-      for (int64_t piece = 0; piece < count; piece += kPiece * kLanes<T>) {
-        Vector<T> sum{};
-        for_each_vector<T>(std::min(kPiece * kLanes<T>, count - piece), [&](int64_t i, auto width) {
-          sum += inside<T>(value(first + piece + i, c, width), width);
-        });
-        total += sum;
-      }
-      totals[c] += sum_of_lanes<T>(total);
+      totals[c] += sum_of_lanes<T>(
+          add_up<T>(count, [&](int64_t i, auto width) { return value(first + i, c, width); }));
     }
   }
 }
@@ -80,7 +88,7 @@ inline Vector<Compute<D>> output_gradient(const OutputGradient<D>& g, int64_t of
 }
 
 template <class D>
-void channel_sums(const D* image, const Sample& s, Rows rows, Compute<D>* sums) {
+void channel_sums(const D* image, const Sample& s, Rows rows, double* sums) {
   using T = Compute<D>;
   with_layout(s, [&](auto layout) {
     add_up_channels<T, layout>(s, rows, sums, [&](int64_t offset, int64_t, auto width) {
@@ -92,43 +100,36 @@ void channel_sums(const D* image, const Sample& s, Rows rows, Compute<D>* sums) 
 template <class D>
 double scale(const D* y, const Compute<D>* gate, const D* x, const Sample& s, Rows rows, D* out) {
   using T = Compute<D>;
-  const auto element = [&](int64_t offset, Vector<T> gate_at, auto width, Vector<T>& error) {
+  const auto element = [&](int64_t offset, Vector<T> gate_at, auto width) {
     const Vector<T> value = load(y + offset, width) * gate_at;
     store(out + offset, value, width);
-    if (x) {
-      const Vector<T> difference = value - load(x + offset, width);
-      error += inside<T>(difference * difference, width);
-    }
+    const Vector<T> difference = x ? value - load(x + offset, width) : Vector<T>{};
+    return difference * difference;
   };
   double total = 0;
-  const auto add = [&](Vector<T> error) {
-    for (int64_t i = 0; i < kLanes<T>; ++i) total += error[i];
-  };
   const int64_t first = rows.first * s.width, last = rows.last * s.width;
   if (s.channels_last) {
     for_each_piece(first, last, [&](int64_t piece_first, int64_t piece_last) {
       Vector<T> error{};
       for (int64_t pixel = piece_first; pixel < piece_last; ++pixel) {
-        for_each_vector<T>(s.channels, [&](int64_t c, auto width) {
-          element(pixel * s.channels + c, load(gate + c, width), width, error);
+        error += add_up<T>(s.channels, [&](int64_t c, auto width) {
+          return element(pixel * s.channels + c, load(gate + c, width), width);
         });
       }
-      add(error);
+      total += sum_of_lanes<T>(error);
     });
   } else {
     for (int64_t c = 0; c < s.channels; ++c) {
-      Vector<T> error{};
-      for_each_vector<T>(last - first, [&](int64_t i, auto width) {
-        element(c * s.pixels() + first + i, broadcast(gate[c]), width, error);
-      });
-      add(error);
+      total += sum_of_lanes<T>(add_up<T>(last - first, [&](int64_t i, auto width) {
+        return element(c * s.pixels() + first + i, broadcast(gate[c]), width);
+      }));
     }
   }
   return total;
 }
 
 template <class D>
-void gate_gradient(const OutputGradient<D>& g, const Sample& s, Rows rows, Compute<D>* grad_gate) {
+void gate_gradient(const OutputGradient<D>& g, const Sample& s, Rows rows, double* grad_gate) {
   using T = Compute<D>;
   with_layout(s, [&](auto layout) {
     add_up_channels<T, layout>(s, rows, grad_gate, [&](int64_t offset, int64_t c, auto width) {
@@ -243,17 +244,10 @@ void activation_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean
 template <class D>
 double squared_error(const D* out, const D* x, int64_t count) {
   using T = Compute<D>;
-  constexpr int64_t piece = 4096;  // the sum of a piece stays in T
-  double error = 0;
-  for (int64_t first = 0; first < count; first += piece) {
-    Vector<T> sum{};
-    for_each_vector<T>(std::min(piece, count - first), [&](int64_t i, auto width) {
-      const Vector<T> difference = load(out + first + i, width) - load(x + first + i, width);
-      sum += difference * difference;
-    });
-    for (int64_t i = 0; i < kLanes<T>; ++i) error += sum[i];
-  }
-  return error;
+  return sum_of_lanes<T>(add_up<T>(count, [&](int64_t i, auto width) {
+    const Vector<T> difference = load(out + i, width) - load(x + i, width);
+    return difference * difference;
+  }));
 }
 
 template <class D>

@@ -19,8 +19,8 @@ inline Vector<T> broadcast(T value) {
 }
 
 template <class T>
-inline T sum_of_lanes(Vector<T> v) {
-  T sum = 0;
+inline double sum_of_lanes(Vector<T> v) {
+  double sum = 0;
   for (int64_t i = 0; i < kLanes<T>; ++i) sum += v[i];
   return sum;
 }
@@ -117,6 +117,16 @@ template <class T>
 inline Vector<T> inside(Vector<T> v, Partial width) {
   for (int64_t i = width.count; i < kLanes<T>; ++i) v[i] = 0;
   return v;
+}
+
+// Adds to totals that long sums end in: float32 would lose digits.
+template <class T>
+inline void add_to(double* totals, Vector<T> v, Full) {
+  for (int64_t i = 0; i < kLanes<T>; ++i) totals[i] += v[i];
+}
+template <class T>
+inline void add_to(double* totals, Vector<T> v, Partial width) {
+  for (int64_t i = 0; i < width.count; ++i) totals[i] += v[i];
 }
 
 // Where not (a <= 0) the value, otherwise 0: a NaN in `a` lets the value pass, as PyTorch's ReLU
