@@ -13,8 +13,7 @@ Tensor reconstruction_loss(Tensor out, Tensor x) {
   check_same_image("out", out, x);
   const bool channels_last = is_channels_last(x);
   const Tensor a = dense(out, channels_last), b = dense(x, channels_last);
-  const Tensor loss =
-      empty(x, {}, x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
+  const Tensor loss = empty(x, {}, wide_type(x));
   const int64_t count = x.numel();
   with_element_type(x, [&](auto element) {
     using D = decltype(element);

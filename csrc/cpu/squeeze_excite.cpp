@@ -22,8 +22,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> squeeze_excite(Tensor x, Tensor fc1_w
   check_excitation(x, fc1_weight, fc2_weight, fc1_weight);
   check_excitation_biases(x, fc1_weight, fc1_bias, fc2_bias);
   const int64_t samples = x.size(0), hidden_size = fc1_weight.size(0);
-  const ScalarType wide =
-      x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType wide = wide_type(x);
   const Tensor out = empty_image(x), mean = empty(x, {samples, x.size(1)}, wide),
                hidden = empty(x, {samples, hidden_size}, wide),
                gate = empty(x, {samples, x.size(1)}, wide);

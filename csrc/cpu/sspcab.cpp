@@ -82,8 +82,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
 Result run(const Block& block, bool keeps) {
   block.check();
   const Tensor& x = block.x;
-  const ScalarType wide =
-      x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType wide = wide_type(x);
   const int64_t n = x.size(0), c = x.size(1);
   Result result;
   result.out = empty_image(x);

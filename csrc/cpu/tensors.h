@@ -6,13 +6,9 @@
 
 #include "cpu/buffer.h"
 #include "cpu/kernels.h"
-#include "stable_compat.h"
+#include "layout.h"
 
 namespace sspcab::cpu {
-
-// The layout of results. An image counts as channels_last when its channels are neighbours in
-// memory, also where it is a slice of a bigger one; ops.py says the same of fake tensors.
-inline bool is_channels_last(const Tensor& x) { return !x.is_contiguous() && x.stride(1) == 1; }
 
 inline Sample sample_of(const Tensor& x) {
   return {x.size(1), x.size(2), x.size(3), is_channels_last(x)};
@@ -26,19 +22,7 @@ inline Tensor empty_image(const Tensor& x) {
 
 // The tensor itself if it is dense in the wanted layout, otherwise a copy.
 inline Tensor dense(const Tensor& t, bool channels_last) {
-  bool is_dense = t.is_contiguous();
-  if (channels_last) {
-    is_dense = true;
-    int64_t stride = 1;
-    for (int64_t dim : {1, 3, 2, 0}) {
-      is_dense &= t.size(dim) == 1 || t.stride(dim) == stride;
-      stride *= t.size(dim);
-    }
-  }
-  if (is_dense) return t;
-  Tensor copy = empty(t, shape_of(t), t.scalar_type(), channels_last);
-  torch::stable::copy_(copy, t);
-  return copy;
+  return is_dense(t, channels_last) ? t : dense_copy(t, channels_last);
 }
 
 template <class D>

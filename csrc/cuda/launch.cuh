@@ -30,7 +30,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
     throw std::runtime_error("sspcab: the image is too large for one launch, " +
                              std::to_string(blocks) + " blocks");
   }
-  if (shared_bytes > 48 << 10) {  // more than every device grants unasked
+  if (shared_bytes > 32 << 10) {  // beyond 48 KB, static memory included, it must be asked for
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared_bytes)),
           "shared memory");

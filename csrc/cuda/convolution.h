@@ -1,0 +1,114 @@
+// The masked convolution and its gradients on tensor cores (or, for exact float32, CUDA cores): what
+// they are given, which tiles they choose, and how they are launched. Plain data, no torch.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/stages.h"
+#include "geometry.h"
+
+namespace sspcab::cuda {
+
+enum class Arithmetic { Half, BFloat16, Tf32, Float, Double };
+
+constexpr int kThreads = 128;    // of a block: 2 × 2 warps
+constexpr int kDepthBytes = 64;  // of the summed dimension in one stage of the pipeline
+constexpr int kStages = 4;       // of the pipeline
+
+// How many results a block has: m pixels × n channels, or in gradients of weights m output × n input
+// channels.
+struct TileShape {
+  int m, n;
+};
+constexpr int kConfigs = 3;  // large, medium, small tiles: the values of `config`
+// A thread has m · n / 128 sums in registers, twice as many of them in exact float32 (sums of chains)
+// and twice as wide ones in double; more than 128 registers of them don't fit.
+constexpr TileShape kTiles[][kConfigs] = {
+    {{128, 128}, {128, 64}, {64, 64}},  // Half
+    {{128, 128}, {128, 64}, {64, 64}},  // BFloat16
+    {{128, 128}, {128, 64}, {64, 64}},  // Tf32
+    {{128, 64}, {64, 64}, {64, 32}},    // Float
+    {{64, 64}, {64, 32}, {32, 32}},     // Double
+};
+constexpr TileShape tile_shape(Arithmetic arithmetic, int config) {
+  return kTiles[static_cast<int>(arithmetic)][config];
+}
+
+// The results' tile lies in shared memory in rows of channels or in rows of pixels (see ResultTile);
+// these are the rows' lengths, padded.
+constexpr int padded_channels(TileShape tile) { return tile.n + 8; }
+constexpr int padded_pixels(TileShape tile, int bytes) { return tile.m + 16 / bytes; }
+constexpr int shared_bytes(TileShape tile, int wide_bytes) {
+  const int pipeline = kStages * (tile.m + tile.n) * kDepthBytes;
+  const int by_pixel = tile.m * padded_channels(tile) * wide_bytes;
+  const int by_channel = tile.n * padded_pixels(tile, wide_bytes) * wide_bytes;
+  const int results = by_pixel > by_channel ? by_pixel : by_channel;
+  return pipeline > results ? pipeline : results;
+}
+
+struct Device {
+  int capability;  // 80 for 8.0
+  int processors;
+};
+
+// What one launch of a convolution looks like.
+struct LaunchPlan {
+  int config;
+  TileShape tile;
+  int64_t blocks;
+  int threads;
+  int shared_bytes;
+  int64_t splits;  // of the summed pixels; 1 but for gradients of weights
+};
+
+// Images are D (N, H, W, C); filters D (C, C), `tap_stride` elements from tap to tap of a corner.
+struct Convolution {
+  Arithmetic arithmetic;
+  Image image;  // channels_last tells the layout of y, out and grad_x
+  SubKernels sub_kernels;
+  int config;  // -1: chosen by the size
+  const void* corner[4];
+  int64_t tap_stride;
+};
+
+// Whether the pipeline can take it: 16-byte pieces of channels, asynchronous copies.
+bool is_tiled(const Convolution& convolution, const Device& device);
+
+LaunchPlan plan_forward(const Convolution& convolution, const Device& device);
+LaunchPlan plan_input_gradient(const Convolution& convolution, const Device& device);
+// `corners`: how many of the four have a gradient.
+LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& device, int corners);
+
+// --- (A) y = relu(Σ taps + biases), and the sums of y with the slots of SumSlots{tile.m, pixels}.
+struct Forward {
+  const void* x;        // D (N, H, W, C)
+  const void* bias[4];  // P (C,)
+  Dtype parameter_dtype;
+  bool relu;
+  void* y;     // D, in the layout of the image
+  void* sums;  // W (slots, C), null: not wanted
+};
+void convolve(const Convolution& convolution, const Forward& forward, const LaunchPlan& plan,
+              cudaStream_t stream);
+
+// --- (backward 4) grad_x = mirrored taps on grad_a, minus the direct gradient of the loss,
+// grad_loss · 2 / numel · (y · gate - x).
+struct InputGradient {
+  const void* grad_a;       // D (N, H, W, C)
+  OutputGradient gradient;  // its y, x, gate and grad_loss; no direct gradient without grad_loss
+  void* grad_x;             // D, in the layout of the image
+};
+void convolve_input_gradient(const Convolution& convolution, const InputGradient& gradient,
+                             const LaunchPlan& plan, cudaStream_t stream);
+
+// --- (backward 5) Σ over pixels of grad_a ⊗ moved x, for the corners that need it.
+struct WeightGradient {
+  const void* grad_a;  // D (N, H, W, C)
+  const void* x;       // D (N, H, W, C)
+  bool needs[4];
+  void* sums;  // W (splits, 4 k'², C, C)
+};
+void convolve_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
+                              const LaunchPlan& plan, cudaStream_t stream);
+
+}  // namespace sspcab::cuda
