@@ -14,6 +14,10 @@
 namespace sspcab::cuda {
 
 enum class Dtype { Half, BFloat16, Float, Double };
+constexpr int element_bytes(Dtype dtype) {
+  return dtype == Dtype::Double ? 8 : dtype == Dtype::Float ? 4 : 2;
+}
+constexpr int wide_bytes(Dtype dtype) { return dtype == Dtype::Double ? 8 : 4; }
 
 // Partial sums over the pixels of each sample and channel: W (slots, C).
 struct ChannelSums {
