@@ -86,6 +86,15 @@ __device__ Vector<D, N> load_wide(const D* from) {
   }
   return all;
 }
+template <class D, int N>
+__device__ void store_wide(D* to, const Vector<D, N>& all) {
+  constexpr int part = N < kVector<D> ? N : kVector<D>;
+  for (int i = 0; i < N; i += part) {
+    Vector<D, part> stored;
+    for (int j = 0; j < part; ++j) stored[j] = all[i + j];
+    store(to + i, stored);
+  }
+}
 template <int N, class D>
 __device__ Vector<D, N> repeated(D value) {
   Vector<D, N> all;
