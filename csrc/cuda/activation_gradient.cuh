@@ -27,36 +27,37 @@ __device__ D masked_gradient(const GradientReader<D>& reader, const GradientInpu
 // and every rows-th pixel of the part's; see Partition. Shared memory holds sums that threads hand
 // over.
 template <class D, int V>
-__global__ void __launch_bounds__(kWalkThreads, 3)
+__global__ void __launch_bounds__(kWalkThreads)
     activation_gradient_kernel(Partition partition, ActivationGradient task) {
   using W = Wide<D>;
+  constexpr int copies = kInFlight / 2;  // of three images
   const Walk<V, true> walk(partition);
   const GradientReader<D> reader(task.gradient, task.relu);
   const Vector<W, V> gate = walk.of_channels(static_cast<const W*>(task.gradient.gate), W(1));
   const Vector<W, V> grad_mean = walk.of_channels(static_cast<const W*>(task.grad_mean), W(0));
   Vector<W, V> sum = repeated<V>(W(0));
-  for (int64_t first = 0; first < walk.steps; first += kInFlight) {
-    GradientInputs<D, V> in[kInFlight];
+  for (int64_t first = 0; first < walk.steps; first += copies) {
+    GradientInputs<D, V> in[copies];
 #pragma unroll
-    for (int j = 0; j < kInFlight; ++j) {
+    for (int j = 0; j < copies; ++j) {
       if (first + j < walk.steps) in[j] = reader.template inputs<V>(walk.offset(first + j));
     }
 #pragma unroll
-    for (int j = 0; j < kInFlight; ++j) {
+    for (int j = 0; j < copies; ++j) {
       if (first + j >= walk.steps) break;
       Vector<D, V> grad_a;
       for (int i = 0; i < V; ++i) {
         grad_a[i] = masked_gradient(reader, in[j], i, gate[i], grad_mean[i], task.relu);
         sum[i] += widen(grad_a[i]);
       }
-      store(static_cast<D*>(task.grad_a) + walk.offset(first + j), grad_a);
+      store_global(static_cast<D*>(task.grad_a) + walk.offset(first + j), grad_a);
     }
   }
   const int64_t part = walk.n * partition.parts + walk.part;
   store_channel_sums(walk, partition, sum, static_cast<W*>(task.bias_sums) + part * walk.channels);
 }
 
-// NCHW. A block has one part of a sample's pixels and 128 bytes of channels. A thread computes
+// NCHW. A block has one part of a sample's pixels and a tile's channels. A thread computes
 // vectors of pixels of a channel into shared memory, and writes and adds up vectors of channels of
 // a pixel out of it; see transpose.
 template <class D, int VP, int VC>
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(kTransposeThreads, 3)
         return grad;
       },
       [&](int64_t pixel, int64_t channel, const Vector<D, VC>& grad) {
-        store(grad_a + pixel * part.channels + channel, grad);
+        store_global(grad_a + pixel * part.channels + channel, grad);
         for (int i = 0; i < VC; ++i) sum[i] += widen(grad[i]);
       });
   constexpr int lanes = Tile::kChannels / VC, rows = kTransposeThreads / lanes;
@@ -103,20 +104,19 @@ __global__ void __launch_bounds__(kTransposeThreads, 3)
 template <class D, int V, bool ChannelsLast>
 __global__ void __launch_bounds__(kWalkThreads)
     scale_gradient_kernel(Partition partition, OutputGradient gradient, const Wide<D>* grad_means,
-                          D* __restrict__ grad_x) {
+                          D* grad_x) {
   using W = Wide<D>;
   const Walk<V, ChannelsLast> walk(partition);
   const GradientReader<D> reader(gradient, /*reads_y=*/false);
   const Vector<W, V> gate = walk.of_channels(static_cast<const W*>(gradient.gate), W(1));
   const Vector<W, V> grad_mean = walk.of_channels(grad_means, W(0));
-#pragma unroll kInFlight
   for (int64_t step = 0; step < walk.steps; ++step) {
     const GradientInputs<D, V> in = reader.template inputs<V>(walk.offset(step));
     Vector<D, V> grad;
     for (int i = 0; i < V; ++i) {
       grad[i] = masked_gradient(reader, in, i, gate[i], grad_mean[i], /*relu=*/false);
     }
-    store(grad_x + walk.offset(step), grad);
+    store_global(grad_x + walk.offset(step), grad);
   }
 }
 

@@ -17,7 +17,7 @@ __device__ void cast(const P* from, int count, D* to) {
     const Vector<P, V> weights = load_wide<V>(from + i);
     Vector<D, V> cast;
     for (int j = 0; j < V; ++j) cast[j] = static_cast<D>(weights[j]);
-    store(to + i, cast);
+    store_global(to + i, cast);
   }
 }
 
@@ -51,8 +51,8 @@ __device__ void pack_weights(const Packing& packing, const WeightTiling& tiling,
 // WeightTile.
 template <class D, class P, int VP, int VC>
 __global__ void __launch_bounds__(kPackThreads, 4)
-    pack_kernel(Packing packing, Transposition transposition, int64_t image_blocks,
-                WeightTiling tiling) {
+    pack_kernel(const __grid_constant__ Packing packing, Transposition transposition,
+                int64_t image_blocks, WeightTiling tiling) {
   __shared__ union {
     TransposedTile<D> tiles[2];
     Wide<D> weights[WeightTile<Wide<D>>::kShared];
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kPackThreads, 4)
       shared.tiles, part,
       [&](int64_t pixel, int64_t channel) { return load<VP>(x + channel * part.pixels + pixel); },
       [&](int64_t pixel, int64_t channel, const Vector<D, VC>& value) {
-        store(packed + pixel * part.channels + channel, value);
+        store_global(packed + pixel * part.channels + channel, value);
       });
 }
 

@@ -30,7 +30,7 @@ __device__ void add_splits(const W* sums, int64_t splits, int64_t split_stride, 
     }
     Vector<P, V> gradient;
     for (int j = 0; j < V; ++j) gradient[j] = static_cast<P>(sum[j]);
-    store(to + i, gradient);
+    store_global(to + i, gradient);
   }
 }
 
@@ -103,7 +103,8 @@ __device__ void finish_dense(const void* grad, const void* input, int64_t sample
 // for which each thread has a share of the terms; of dense layers, one for each thread.
 template <class D, class P>
 __global__ void __launch_bounds__(kWeightThreads)
-    parameter_gradients_kernel(ParameterGradients g, WeightTiling tiling, ParameterBlocks blocks) {
+    parameter_gradients_kernel(const __grid_constant__ ParameterGradients g, WeightTiling tiling,
+                               ParameterBlocks blocks) {
   using W = Wide<D>;
   int64_t block = blockIdx.x;
   const auto is_in = [&](int64_t count) {

@@ -37,8 +37,7 @@ __global__ void __launch_bounds__(kWalkThreads)
 template <class D>
 __global__ void __launch_bounds__(kWalkThreads)
     reconstruction_loss_gradient_kernel(int64_t numel, int64_t chunk, const Wide<D>* grad_loss,
-                                        const D* __restrict__ out, const D* __restrict__ x,
-                                        D* __restrict__ grad_out) {
+                                        const D* out, const D* x, D* grad_out) {
   const Wide<D> factor = *grad_loss * 2 / static_cast<Wide<D>>(numel);
   const int64_t first = blockIdx.x * chunk;
   for_each_copy<D>(first, first + chunk < numel ? first + chunk : numel,
@@ -48,7 +47,7 @@ __global__ void __launch_bounds__(kWalkThreads)
                      Vector<D, n> grad;
                      for (int j = 0; j < n; ++j)
                        grad[j] = narrow<D>(factor * (widen(a[j]) - widen(b[j])));
-                     store(grad_out + i, grad);
+                     store_global(grad_out + i, grad);
                    });
 }
 

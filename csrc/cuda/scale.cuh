@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kWalkThreads)
       if (first + j >= walk.steps) break;
       Vector<D, V> scaled;
       for (int i = 0; i < V; ++i) scaled[i] = narrow<D>(widen(from[j][i]) * gate[i]);
-      store(out + walk.offset(first + j), scaled);
+      store_global(out + walk.offset(first + j), scaled);
       if constexpr (WithLoss) error += squared_error(scaled, target[j]);
     }
   }

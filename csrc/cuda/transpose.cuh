@@ -7,20 +7,20 @@ namespace sspcab::cuda {
 
 constexpr int kTransposeThreads = 256;
 
-// A tile has 128 bytes of channels and one vector of pixels for each thread (and channel that it
-// stores together with another). It lies in shared memory pixel by pixel in eight groups of 16
-// bytes, whose order changes from pixel to pixel: both the threads that store pixels of one channel
-// and those that load channels of one pixel meet all banks.
+// A tile has 128 bytes of pixels and one vector of them for each thread (and channel that it stores
+// together with another). It lies in shared memory pixel by pixel in groups of 16 bytes, whose
+// order changes from pixel to pixel: both the threads that store pixels of one channel and those
+// that load channels of one pixel meet all banks.
 template <class D>
 struct TransposedTile {
-  static constexpr int kChannels = 128 / sizeof(D);
+  static constexpr int kPixels = 128 / sizeof(D);
   // Channels that one thread stores together, to fill the four bytes of a bank.
   static constexpr int kTogether = sizeof(D) == 2 ? 2 : 1;
-  static constexpr int kPixels = kTransposeThreads * kTogether * kVector<D> / kChannels;
+  static constexpr int kChannels = kTransposeThreads * kTogether * kVector<D> / kPixels;
 
   __device__ D* at(int pixel, int channel) {
     constexpr int V = kVector<D>;
-    const int group = (channel / V ^ pixel ^ pixel / V) % 8;
+    const int group = channel / V ^ (pixel ^ pixel / V) % 8;
     return data + pixel * kChannels + group * V + channel % V;
   }
 
@@ -55,7 +55,7 @@ __device__ void transpose(TransposedTile<D> (&tiles)[2], const TransposedPart& p
     const int pixel = thread % source_lanes * VP;
     const int64_t last_copy = part.last - VP;
     const int64_t from = first + pixel < last_copy ? first + pixel : last_copy;
-#pragma unroll
+#pragma unroll(4 / together)
     for (int row = 0; row < Tile::kChannels / together; row += source_rows) {
       const int channel = (row + thread / source_lanes) * together;
       Vector<D, VP> of_channel[together];
@@ -74,7 +74,7 @@ __device__ void transpose(TransposedTile<D> (&tiles)[2], const TransposedPart& p
     __syncthreads();
     const int channel = thread % sink_lanes * VC;
     if (part.channel + channel < part.channels) {
-#pragma unroll
+#pragma unroll 4
       for (int row = 0; row < Tile::kPixels; row += sink_rows) {
         const int pixel = row + thread / sink_lanes;
         if (first + pixel < part.last) {
