@@ -7,33 +7,29 @@ namespace sspcab::cuda {
 
 constexpr int kExcitationThreads = 1024;
 
-// finish(row, Σ over columns of matrix[row][column] · vector[column]). Groups of threads, as wide
-// as a row or a warp, have Rows rows at a time: neighbouring threads read neighbouring elements,
-// and several loads are under way.
+// finish(row, Σ over columns of matrix[row][column] · vector[column]). A warp has Rows rows at a
+// time: its threads read neighbouring elements, and several loads are under way.
 template <int Rows, class P, class W, class Finish>
 __device__ void multiply(const P* matrix, const W* vector, int64_t rows, int64_t columns,
                          Finish&& finish) {
-  int lanes = 1;
-  while (lanes < 32 && lanes < columns) lanes *= 2;
-  const int lane = threadIdx.x % lanes, groups = kExcitationThreads / lanes;
-  // The whole warp stays in the loop, for its shuffles.
-  for (int64_t first = 0; first < rows; first += groups * Rows) {
-    const int64_t row = first + threadIdx.x / lanes;
+  constexpr int warps = kExcitationThreads / 32;
+  const int lane = threadIdx.x % 32;
+  for (int64_t row = threadIdx.x / 32; row < rows; row += warps * Rows) {
     W sum[Rows] = {};
 #pragma unroll 4
-    for (int64_t column = lane; column < columns; column += lanes) {
+    for (int64_t column = lane; column < columns; column += 32) {
       const W factor = vector[column];
 #pragma unroll
       for (int i = 0; i < Rows; ++i) {
-        if (row + i * groups < rows) {
-          sum[i] += static_cast<W>(matrix[(row + i * groups) * columns + column]) * factor;
+        if (row + i * warps < rows) {
+          sum[i] += static_cast<W>(matrix[(row + i * warps) * columns + column]) * factor;
         }
       }
     }
 #pragma unroll
     for (int i = 0; i < Rows; ++i) {
-      sum[i] = add_lanes(sum[i], lanes);
-      if (lane == 0 && row + i * groups < rows) finish(row + i * groups, sum[i]);
+      sum[i] = add_lanes(sum[i], 32);
+      if (lane == 0 && row + i * warps < rows) finish(row + i * warps, sum[i]);
     }
   }
 }

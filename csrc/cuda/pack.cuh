@@ -14,7 +14,7 @@ template <int V, class D, class P>
 __device__ void cast(const P* from, int count, D* to) {
 #pragma unroll 2
   for (int i = threadIdx.x * V; i < count; i += kPackThreads * V) {
-    const Vector<P, V> weights = load_wide<V>(from + i);
+    const Vector<P, V> weights = load<V>(from + i);
     Vector<D, V> cast;
     for (int j = 0; j < V; ++j) cast[j] = static_cast<D>(weights[j]);
     store_global(to + i, cast);
@@ -31,7 +31,7 @@ __device__ void pack_weights(const Packing& packing, const WeightTiling& tiling,
   D* to = static_cast<D*>(packing.packed_weights) +
           (tile.corner * tiling.taps_per_corner + tile.first_tap) * tiling.matrix + tile.first_pair;
   if (tiling.taps_per_corner == 1) {
-    constexpr int V = kVector<D>;
+    constexpr int V = kVector<D> < kVector<P> ? kVector<D> : kVector<P>;
     return tiling.matrix % V == 0 ? cast<V>(from, tile.pairs, to) : cast<1>(from, tile.pairs, to);
   }
   P weights[kWeightItems];

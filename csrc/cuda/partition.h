@@ -44,7 +44,7 @@ struct Partition {
   // summed. Less, down to about 2048, where there would be too few blocks for the processors.
   // Depends on nothing but the image; a multiple of every vector.
   static int64_t tile_of(const Image& image) {
-    constexpr int64_t enough_blocks = 512, quantum = 8;
+    constexpr int64_t enough_blocks = 256, quantum = 8;
     const int64_t channels = image.channels_last ? std::min<int64_t>(image.channels, 256)
                                                  : kWalkThreads / plane_lanes(image);
     const int64_t groups = image.samples * divide_up(image.channels, channels);

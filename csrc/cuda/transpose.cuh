@@ -94,7 +94,7 @@ struct Transposition {
   // Long parts, for few sums over pixels; shorter where there would be too few blocks for the
   // processors. Depends on nothing but the image; a multiple of every tile's pixels.
   static int64_t tile_of(const Image& image) {
-    constexpr int64_t longest = 512, shortest = 64, enough_blocks = 1024;
+    constexpr int64_t longest = 512, shortest = 64, enough_blocks = 512;
     const int64_t groups = image.samples * divide_up(image.channels, 64);
     int64_t tile = longest;
     while (tile > shortest && groups * divide_up(image.pixels(), tile) < enough_blocks) tile /= 2;

@@ -99,7 +99,9 @@ __device__ void add_rows(Vector<W, V>& sum, W (&handed)[V][Threads], int lanes, 
 // Over `lanes` neighbouring threads of a warp, a power of two; all of them have the result.
 template <class W>
 __device__ W add_lanes(W sum, int lanes) {
-  for (int other = lanes / 2; other > 0; other /= 2) {
+#pragma unroll
+  for (int other = 16; other > 0; other /= 2) {
+    if (other >= lanes) continue;
     sum += __shfl_xor_sync(0xffffffff, sum, other);
   }
   return sum;
