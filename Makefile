@@ -61,6 +61,7 @@ $(PY): | tools
 $(VENV)/with-torch: | tools $(PY)
 	@echo "make: installing torch"
 	$(PIP) install "setuptools>=77.0.3" ninja pybind11
+	$(PIP) install --no-deps nvidia-cutlass # its headers alone, for the CUDA part
 	$(PIP) install $(TORCH)
 	@touch $@
 

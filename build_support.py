@@ -79,6 +79,19 @@ def check_compiler(compiler: str, include: Path, which: Which = shutil.which) ->
         )
 
 
+def cutlass_headers(found: Callable[[str], object] = find_spec) -> Path:
+    """The folder with CuTe's headers; BuildError says how to get it."""
+    spec = found("cutlass_library")
+    for location in getattr(spec, "submodule_search_locations", None) or ():
+        headers = Path(location) / "source" / "include"
+        if (headers / "cute" / "tensor.hpp").is_file():
+            return headers
+    raise BuildError(
+        "the CUDA part needs CUTLASS's headers: pip install --no-deps nvidia-cutlass (the package's "
+        f"own requirements are not needed), then {INSTALL_COMMAND}; {CPU_ONLY}"
+    )
+
+
 def toolkit_candidates(
     env: Mapping[str, str], site_dirs: Iterable[str], which: Which
 ) -> list[Path]:

@@ -52,6 +52,14 @@ CUDA_SOURCES = [
     "csrc/cuda/convolution_float.cu",
     "csrc/cuda/convolution_double.cu",
     "csrc/cuda/convolution_plain.cu",
+    "csrc/cuda/pack.cu",
+    "csrc/cuda/channel_sums.cu",
+    "csrc/cuda/gate.cu",
+    "csrc/cuda/scale.cu",
+    "csrc/cuda/squared_error.cu",
+    "csrc/cuda/excitation_gradient.cu",
+    "csrc/cuda/activation_gradient.cu",
+    "csrc/cuda/parameter_gradients.cu",
 ]
 
 DEBUG = os.environ.get("DEBUG") == "1"
@@ -112,7 +120,7 @@ class BuildSspcab(BuildExtension):
             extension.extra_objects.append(str(decision.toolkit.runtime))
             facts["SSPCAB_CUDA_VERSION"] = "{}.{}".format(*decision.toolkit.version)
             facts["SSPCAB_ARCH_LIST"] = decision.arch_list
-            extension.define_macros.append(("SSPCAB_WITH_CUDA", None))
+            extension.define_macros += [("SSPCAB_WITH_CUDA", None), ("USE_CUDA", None)]
 
         extension.define_macros += [(name, f'"{text}"') for name, text in facts.items()]
         extension.define_macros.append(("TORCH_TARGET_VERSION", TARGET_TORCH))
@@ -120,7 +128,10 @@ class BuildSspcab(BuildExtension):
         extension.library_dirs += cpp_extension.library_paths(device)
         extension.libraries += libraries
         # As system headers, so that -Wall and -Wextra speak of this project's code alone.
-        system = [arg for path in cpp_extension.include_paths(device) for arg in ("-isystem", path)]
+        headers = cpp_extension.include_paths(device)
+        if decision.toolkit:
+            headers.append(str(build_support.cutlass_headers()))
+        system = [arg for path in headers for arg in ("-isystem", path)]
         optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0"]
         prefix_map = f"-ffile-prefix-map={ROOT}/="  # no build path in messages or in the binary
         cxx = [
@@ -133,7 +144,13 @@ class BuildSspcab(BuildExtension):
             "-Wno-psabi",
             prefix_map,
         ]
-        nvcc = [*optimise[:1], "-DUSE_CUDA", "-Xcompiler", f"-fvisibility=hidden,{prefix_map}"]
+        nvcc = [
+            *optimise[:1],
+            "--expt-relaxed-constexpr",  # geometry.h and CuTe are constexpr, for host and device
+            "-Xptxas=-v",  # registers and spills, which benchmarks/kernel_report.py reads
+            "-Xcompiler",
+            f"-fvisibility=hidden,{prefix_map}",
+        ]
         extension.extra_compile_args = {"cxx": cxx + system, "nvcc": nvcc + system}
         extension.extra_link_args = [] if DEBUG else ["-s"]
 

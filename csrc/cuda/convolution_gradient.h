@@ -6,15 +6,6 @@
 
 namespace sspcab::cuda {
 
-// An empty tensor where a gradient isn't needed.
-inline Tensor empty_gradient(const Tensor& parameter, const std::vector<int64_t>& shape,
-                             bool needed) {
-  return empty(parameter, needed ? shape : std::vector<int64_t>{0}, parameter.scalar_type());
-}
-inline void* if_needed(const Tensor& gradient, bool needed) {
-  return needed ? mutable_data(gradient) : nullptr;
-}
-
 class ConvolutionGradient {
  public:
   // needs[0]: x, needs[1..4]: the weights, needs[5]: bias

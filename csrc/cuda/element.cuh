@@ -75,6 +75,34 @@ __device__ void store(D* to, const Vector<D, N>& value) {
   *reinterpret_cast<Vector<D, N>*>(to) = value;
 }
 
+// Into global memory. The compiler takes the assignment of a Vector apart and doesn't always put
+// the pieces together again; this it can't take apart.
+template <int Bytes>
+struct Raw;
+template <>
+struct Raw<2> {
+  using Type = unsigned short;
+};
+template <>
+struct Raw<4> {
+  using Type = unsigned;
+};
+template <>
+struct Raw<8> {
+  using Type = uint2;
+};
+template <>
+struct Raw<16> {
+  using Type = uint4;
+};
+template <class D, int N>
+__device__ void store_global(D* to, const Vector<D, N>& value) {
+  using Type = typename Raw<sizeof(value)>::Type;
+  Type raw;
+  memcpy(&raw, &value, sizeof(value));
+  __stwb(reinterpret_cast<Type*>(to), raw);
+}
+
 // More neighbours than one copy moves.
 template <int N, class D>
 __device__ Vector<D, N> load_wide(const D* from) {
@@ -85,6 +113,15 @@ __device__ Vector<D, N> load_wide(const D* from) {
     for (int j = 0; j < part; ++j) all[i + j] = loaded[j];
   }
   return all;
+}
+template <class D, int N>
+__device__ void store_wide(D* to, const Vector<D, N>& all) {
+  constexpr int part = N < kVector<D> ? N : kVector<D>;
+  for (int i = 0; i < N; i += part) {
+    Vector<D, part> stored;
+    for (int j = 0; j < part; ++j) stored[j] = all[i + j];
+    store_global(to + i, stored);
+  }
 }
 template <int N, class D>
 __device__ Vector<D, N> repeated(D value) {

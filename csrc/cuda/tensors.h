@@ -30,8 +30,7 @@ inline Image image_of(const Tensor& x) {
 
 inline cudaStream_t current_stream(const Tensor& x) {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 
@@ -47,6 +46,15 @@ inline Tensor empty_image(const Tensor& x) {
 inline Tensor dense(const Tensor& t, bool channels_last = false) {
   const bool aligned = reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
   return aligned && is_dense(t, channels_last) ? t : dense_copy(t, channels_last);
+}
+
+// An empty tensor where a gradient isn't needed.
+inline Tensor empty_gradient(const Tensor& parameter, const std::vector<int64_t>& shape,
+                             bool needed) {
+  return empty(parameter, needed ? shape : std::vector<int64_t>{0}, parameter.scalar_type());
+}
+inline void* if_needed(const Tensor& gradient, bool needed) {
+  return needed ? mutable_data(gradient) : nullptr;
 }
 
 // Scratch memory of one call, from torch's allocator: pieces are asked for first, then allocated
