@@ -1,4 +1,4 @@
-#include "cuda/reconstruction_loss.cuh"
+#include "cuda/squared_error.cuh"
 
 #include "cuda/launch.cuh"
 
