@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   D* y = static_cast<D*>(forward.y);
   for_each_piece(results, image, origin, [&](int64_t offset, int, int, const auto& piece) {
-    store(y + offset, piece);
+    store_global(y + offset, piece);
   });
 }
 
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kThreads)
   for_each_piece(results, image, origin,
                  [&](int64_t offset, int pixel, int channel, const auto& piece) {
                    constexpr int count = sizeof(piece) / sizeof(D);
-                   if (!grad_loss) return store(grad_x + offset, piece);
+                   if (!grad_loss) return store_global(grad_x + offset, piece);
                    const auto y_piece = load<count>(y + offset), x_piece = load<count>(x + offset);
                    const W* gates = gate + origin.sample_of(pixel) * image.channels + channel;
                    const Vector<W, count> gate_piece =
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kThreads)
                      const W error = widen(y_piece[i]) * gate_piece[i] - widen(x_piece[i]);
                      sum[i] = narrow<D>(widen(piece[i]) - factor * error);
                    }
-                   store(grad_x + offset, sum);
+                   store_global(grad_x + offset, sum);
                  });
 }
 
@@ -282,7 +282,7 @@ __global__ void __launch_bounds__(kThreads)
           (split * g.sub_kernels.taps() + tap) * g.channels * static_cast<int64_t>(g.channels);
   const Image matrix{1, g.channels, g.channels, 1, true};
   for_each_piece(results, matrix, TileOrigin{first_m, first_n},
-                 [&](int64_t offset, int, int, const auto& piece) { store(to + offset, piece); });
+                 [&](int64_t offset, int, int, const auto& piece) { store_global(to + offset, piece); });
 }
 
 }  // namespace sspcab::cuda

@@ -65,7 +65,7 @@ __device__ Wide<D> weight_at(const PlainConvolution& convolution, int corner, in
                              int64_t i, int64_t j) {
   const int64_t k = convolution.sub_kernels.kernel_dim;
   const P* weight = static_cast<const P*>(convolution.weights[corner]);
-  return static_cast<Wide<D>>(weight[((o * convolution.image.channels + c) * k + i) * k + j]);
+  return widen(weight[((o * convolution.image.channels + c) * k + i) * k + j]);
 }
 
 __device__ inline int64_t global_thread() {
@@ -92,7 +92,7 @@ __global__ void plain_forward_kernel(PlainConvolution convolution, Forward forwa
   });
   W a = sum.get();
   for (int corner = 0; corner < 4; ++corner) {
-    a += static_cast<W>(static_cast<const P*>(forward.bias[corner])[at.c]);
+    a += widen(static_cast<const P*>(forward.bias[corner])[at.c]);
   }
   static_cast<D*>(forward.y)[index] = narrow<D>(forward.relu ? relu(a) : a);
 }

@@ -20,13 +20,26 @@ struct WideOf<double> {
 template <class D>
 using Wide = typename WideOf<D>::Type;
 
+// By name: PyTorch's build switches the conversion operators of half types off.
 template <class D>
 __device__ Wide<D> widen(D value) {
-  return static_cast<Wide<D>>(value);
+  if constexpr (std::is_same_v<D, __half>) {
+    return __half2float(value);
+  } else if constexpr (std::is_same_v<D, __nv_bfloat16>) {
+    return __bfloat162float(value);
+  } else {
+    return value;
+  }
 }
 template <class D>
 __device__ D narrow(Wide<D> value) {
-  return static_cast<D>(value);
+  if constexpr (std::is_same_v<D, __half>) {
+    return __float2half_rn(value);
+  } else if constexpr (std::is_same_v<D, __nv_bfloat16>) {
+    return __float2bfloat16_rn(value);
+  } else {
+    return value;
+  }
 }
 
 // Keeps a NaN, as PyTorch's ReLU does; fmax(a, 0) would lose it.

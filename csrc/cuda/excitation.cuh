@@ -22,7 +22,7 @@ __device__ void multiply(const P* matrix, const W* vector, int64_t rows, int64_t
 #pragma unroll
       for (int i = 0; i < Rows; ++i) {
         if (row + i * warps < rows) {
-          sum[i] += static_cast<W>(matrix[(row + i * warps) * columns + column]) * factor;
+          sum[i] += widen(matrix[(row + i * warps) * columns + column]) * factor;
         }
       }
     }

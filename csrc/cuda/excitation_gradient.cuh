@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kExcitationThreads)
   add_columns<W>(
       channels, hidden_size,
       [&](int64_t c, int64_t j) {
-        return static_cast<W>(fc2_weight[c * hidden_size + j]) * grad_gate_input[c];
+        return widen(fc2_weight[c * hidden_size + j]) * grad_gate_input[c];
       },
       [&](int64_t j, W sum) { grad_hidden_input[j] = hidden[j] <= 0 ? W(0) : sum; });
   __syncthreads();
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kExcitationThreads)
   add_columns<W>(
       hidden_size, channels,
       [&](int64_t j, int64_t c) {
-        return static_cast<W>(fc1_weight[j * channels + c]) * grad_hidden_input[j];
+        return widen(fc1_weight[j * channels + c]) * grad_hidden_input[j];
       },
       [&](int64_t c, W sum) { grad_mean[c] = sum / pixels; });
 }

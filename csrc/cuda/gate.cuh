@@ -24,12 +24,12 @@ __global__ void __launch_bounds__(kExcitationThreads)
   __syncthreads();
   const P* bias1 = static_cast<const P*>(excitation.fc1_bias);
   multiply<2>(static_cast<const P*>(excitation.fc1_weight), mean, excitation.hidden, channels,
-              [&](int64_t j, W sum) { hidden[j] = relu(sum + static_cast<W>(bias1[j])); });
+              [&](int64_t j, W sum) { hidden[j] = relu(sum + widen(bias1[j])); });
   __syncthreads();
   const P* bias2 = static_cast<const P*>(excitation.fc2_bias);
   multiply<4>(
       static_cast<const P*>(excitation.fc2_weight), hidden, channels, excitation.hidden,
-      [&](int64_t c, W sum) { gate[c] = 1 / (1 + exp(-(sum + static_cast<W>(bias2[c])))); });
+      [&](int64_t c, W sum) { gate[c] = 1 / (1 + exp(-(sum + widen(bias2[c])))); });
 }
 
 }  // namespace sspcab::cuda

@@ -16,7 +16,7 @@ __device__ void cast(const P* from, int count, D* to) {
   for (int i = threadIdx.x * V; i < count; i += kPackThreads * V) {
     const Vector<P, V> weights = load<V>(from + i);
     Vector<D, V> cast;
-    for (int j = 0; j < V; ++j) cast[j] = static_cast<D>(weights[j]);
+    for (int j = 0; j < V; ++j) cast[j] = narrow<D>(widen(weights[j]));
     store_global(to + i, cast);
   }
 }
@@ -39,10 +39,10 @@ __device__ void pack_weights(const Packing& packing, const WeightTiling& tiling,
     weights[item] = from[pair * tiling.taps_per_corner + tap];
   });
   tile.for_each_by_tap(
-      [&](int item, int pair, int tap) { tile.at(pair, tap) = static_cast<W>(weights[item]); });
+      [&](int item, int pair, int tap) { tile.at(pair, tap) = widen(weights[item]); });
   __syncthreads();
   tile.for_each_by_pair([&](int, int pair, int tap) {
-    to[tap * tiling.matrix + pair] = static_cast<D>(tile.at(pair, tap));
+    to[tap * tiling.matrix + pair] = narrow<D>(tile.at(pair, tap));
   });
 }
 

@@ -29,7 +29,7 @@ __device__ void add_splits(const W* sums, int64_t splits, int64_t split_stride, 
       for (int j = 0; j < V; ++j) sum[j] += term[j];
     }
     Vector<P, V> gradient;
-    for (int j = 0; j < V; ++j) gradient[j] = static_cast<P>(sum[j]);
+    for (int j = 0; j < V; ++j) gradient[j] = narrow<P>(sum[j]);
     store_global(to + i, gradient);
   }
 }
@@ -59,7 +59,7 @@ __device__ void finish_weights(const ParameterGradients& g, const WeightTiling& 
   tile.for_each_by_pair([&](int item, int pair, int tap) { tile.at(pair, tap) = sum[item]; });
   __syncthreads();
   tile.for_each_by_tap([&](int, int pair, int tap) {
-    to[pair * tiling.taps_per_corner + tap] = static_cast<P>(tile.at(pair, tap));
+    to[pair * tiling.taps_per_corner + tap] = narrow<P>(tile.at(pair, tap));
   });
 }
 
@@ -79,7 +79,7 @@ __device__ void finish_bias(const void* terms, int64_t rows, int64_t columns, vo
   }
   add_rows(sum, handed, kBiasColumns, shares);
   if (threadIdx.x < kBiasColumns && column < columns) {
-    static_cast<P*>(gradient)[column] = static_cast<P>(sum[0]);
+    static_cast<P*>(gradient)[column] = narrow<P>(sum[0]);
   }
 }
 
@@ -95,7 +95,7 @@ __device__ void finish_dense(const void* grad, const void* input, int64_t sample
   W sum = 0;
 #pragma unroll 8
   for (int64_t n = 0; n < samples; ++n) sum += grads[n * rows] * inputs[n * columns];
-  static_cast<P*>(gradient)[i] = static_cast<P>(sum);
+  static_cast<P*>(gradient)[i] = narrow<P>(sum);
 }
 
 // A block has results of one kind. Of weights, a tile whose splits its threads add up, one weight
