@@ -10,6 +10,7 @@ namespace sspcab::cpu::avx2 {
 constexpr int64_t kVectorBytes = 32;
 constexpr int kMaxRun = 6;  // 12 sums, 2 weights and 1 input of 16 registers
 constexpr int kInputs = 4;
+constexpr int64_t kPartBytes = 128 << 10;  // of a panel, beside inputs in 512 KB
 constexpr const char* kName = "avx2";
 
 typedef float Floats __attribute__((vector_size(32)));

@@ -10,6 +10,7 @@ namespace sspcab::cpu::avx512 {
 constexpr int64_t kVectorBytes = 64;
 constexpr int kMaxRun = 12;  // 24 sums, 2 weights and 1 input of 32 registers
 constexpr int kInputs = 8;
+constexpr int64_t kPartBytes = 256 << 10;  // of a panel, beside inputs in 1 MB
 constexpr const char* kName = "avx512";
 
 constexpr __mmask16 kAllLanes = 0xffff;  // GCC 12 warns about the unmasked conversions

@@ -11,6 +11,7 @@ constexpr int kInputs = 8;
 constexpr int kMaxRun = 6;  // 12 sums, 2 weights and 1 input of 16 registers
 constexpr int kInputs = 4;
 #endif
+constexpr int64_t kPartBytes = 256 << 10;  // of a panel, beside inputs in 1 MB
 constexpr const char* kName = "baseline";
 
 #include "cpu/isa/all.h"

@@ -5,14 +5,13 @@
 // in runs along their longer side (convolution_run.h); taps outside, which would only add zeros,
 // are left out, so the image needs no padding. Few products are added in a row: after kChain of
 // them a run's registers are added to its sums in the scratch, as float32 loses digits in long
-// sums. A panel too large for the second-level cache is walked through in parts, while sums wait in
-// the scratch. Sums are finished (convolution_finish.h) run by run in channels_last, chunk by chunk
-// otherwise.
+// sums. A panel too large for the second-level cache is walked through in parts (kPartBytes), each
+// by all runs of a chunk, while sums wait in the scratch. Sums are finished (convolution_finish.h)
+// run by run in channels_last, chunk by chunk otherwise.
 #pragma once
 
 constexpr int64_t kChunk = 256;
 constexpr int64_t kChain = 64;              // products added one after another, to keep digits
-constexpr int64_t kPartBytes = 256 << 10;   // of a panel, walked through by all runs of a chunk
 constexpr int64_t kGroupBytes = 512 << 10;  // of panels, walked through by one chunk after another
 
 // Neighbouring pixels [first, first + count) of the image, within one row or in whole rows.
