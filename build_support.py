@@ -87,8 +87,8 @@ def cutlass_headers(found: Callable[[str], object] = find_spec) -> Path:
         if (headers / "cute" / "tensor.hpp").is_file():
             return headers
     raise BuildError(
-        "the CUDA part needs CUTLASS's headers: pip install --no-deps nvidia-cutlass (the package's "
-        f"own requirements are not needed), then {INSTALL_COMMAND}; {CPU_ONLY}"
+        "the CUDA part needs CUTLASS's headers: pip install --no-deps nvidia-cutlass (what the "
+        f"package itself requires is not needed), then {INSTALL_COMMAND}; {CPU_ONLY}"
     )
 
 
@@ -182,7 +182,6 @@ def decide_cuda(
     torch_version: str,
     torch_cuda: str | None,
     gpu_visible: bool,
-    sources: Sequence[str],
     toolkit: Callable[[str], Toolkit],
 ) -> CudaDecision:
     """Decide whether the CUDA part is built.
@@ -191,7 +190,6 @@ def decide_cuda(
         env: FORCE_CUDA, SSPCAB_NO_CUDA and TORCH_CUDA_ARCH_LIST are read.
         torch_version, torch_cuda: torch's version and the CUDA version it was built for, if any.
         gpu_visible: torch sees a GPU now.
-        sources: the CUDA sources of this version.
         toolkit: finds a toolkit for a CUDA version, or raises ToolkitMissing.
 
     Raises:
@@ -203,19 +201,13 @@ def decide_cuda(
     if forbidden:
         return CudaDecision("SSPCAB_NO_CUDA=1")
 
-    obstacle = ""
     if torch_cuda is None:
         obstacle = f"torch {torch_version} is built without CUDA"
-    elif not sources:
-        obstacle = "this version has no CUDA kernels yet"
-    if obstacle and forced:
-        raise BuildError(f"FORCE_CUDA=1, but {obstacle}")
-    if torch_cuda is None:
+        if forced:
+            raise BuildError(f"FORCE_CUDA=1, but {obstacle}")
         return CudaDecision(obstacle)
 
     torch_has = f"torch {torch_version} is built for CUDA {torch_cuda}"
-    if obstacle:
-        return CudaDecision(f"{torch_has}, but {obstacle}", loud=True)
     if not (forced or gpu_visible):
         return CudaDecision(
             f"{torch_has}, but no GPU is visible; FORCE_CUDA=1 builds the CUDA part all the same",

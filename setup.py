@@ -97,7 +97,6 @@ class BuildSspcab(BuildExtension):
             torch_version=torch.__version__,
             torch_cuda=torch.version.cuda,
             gpu_visible=torch.cuda.is_available(),
-            sources=CUDA_SOURCES,
             toolkit=lambda version: build_support.find_toolkit(
                 build_support.toolkit_candidates(os.environ, sys.path, shutil.which), version
             ),

@@ -3,11 +3,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "cpu/kernels.h"
+#ifdef SSPCAB_WITH_CUDA
+#include "cuda/introspection.h"
+#endif
 
 namespace py = pybind11;
 
@@ -19,6 +23,58 @@ std::vector<std::string> split(const std::string& text, char separator) {
   std::istringstream stream(text);
   for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
   return parts;
+}
+
+sspcab::cuda::Dtype dtype_of(const std::string& name) {
+  using sspcab::cuda::Dtype;
+  if (name == "float16") return Dtype::Half;
+  if (name == "bfloat16") return Dtype::BFloat16;
+  if (name == "float32") return Dtype::Float;
+  if (name == "float64") return Dtype::Double;
+  throw py::value_error("sspcab: dtype must be float16, bfloat16, float32 or float64; got " + name);
+}
+
+py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int64_t kernel_dim,
+              int64_t dilation, bool channels_last, bool allow_tf32, int config,
+              const std::string& parameter_dtype, int capability, int processors) {
+  namespace cuda = sspcab::cuda;
+  const cuda::Problem problem{dtype_of(dtype),
+                              dtype_of(parameter_dtype.empty() ? dtype : parameter_dtype),
+                              {shape[0], shape[1], shape[2], shape[3], channels_last},
+                              {kernel_dim, dilation},
+                              allow_tf32,
+                              config,
+                              {capability, processors}};
+  py::dict result;
+  result["tiled"] = problem.is_tiled();
+  result["forward_launches"] = cuda::forward_launches(problem);
+  result["backward_launches"] = cuda::backward_launches(problem);
+  if (!problem.is_tiled()) return result;
+  const cuda::Convolution convolution = problem.convolution();
+  const auto add = [&](const char* name, const cuda::LaunchPlan& plan) {
+    py::dict launch;
+    launch["config"] = plan.config;
+    launch["tile"] = py::make_tuple(plan.tile.m, plan.tile.n);
+    launch["blocks"] = plan.blocks;
+    launch["threads"] = plan.threads;
+    launch["shared_bytes"] = plan.shared_bytes;
+    launch["splits"] = plan.splits;
+    result[name] = launch;
+  };
+  add("forward", cuda::plan_forward(convolution, problem.device));
+  add("input_gradient", cuda::plan_input_gradient(convolution, problem.device));
+  add("weight_gradient", cuda::plan_weight_gradient(convolution, problem.device, 4));
+  return result;
+}
+
+int64_t offset(const std::array<int64_t, 4>& shape, bool channels_last, int64_t pixel,
+               int64_t channel) {
+  return sspcab::cuda::Image{shape[0], shape[1], shape[2], shape[3], channels_last}.offset(pixel,
+                                                                                           channel);
+}
+
+int64_t sum_slot(int64_t tile, int64_t pixels, int64_t pixel) {
+  return sspcab::cuda::SumSlots{tile, pixels}.slot(pixel);
 }
 #endif
 
@@ -50,4 +106,19 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of sspcab_cuda.";
   m.def("build_info", &build_info,
         "version, torch (built against), compiler, cuda, cuda_version, arch_list, cpu_capability");
+#ifdef SSPCAB_WITH_CUDA
+  m.def(
+      "plan", &plan,
+      "What a training step of the block would launch on a device of that capability (80 for 8.0) "
+      "and number of multiprocessors: the launches in order and, for each convolution on the "
+      "pipeline, config, tile, blocks, threads, shared_bytes and splits. Launches nothing.",
+      py::arg("shape"), py::arg("dtype") = "float32", py::arg("kernel_dim") = 1,
+      py::arg("dilation") = 1, py::arg("channels_last") = true, py::arg("allow_tf32") = false,
+      py::arg("config") = -1, py::arg("parameter_dtype") = "", py::arg("capability") = 80,
+      py::arg("processors") = 108);
+  m.def("offset", &offset, "Where an image's element lies, pixels counted through all samples.",
+        py::arg("shape"), py::arg("channels_last"), py::arg("pixel"), py::arg("channel"));
+  m.def("sum_slot", &sum_slot, "Where a pixel is summed, in tiles over samples of `pixels` pixels.",
+        py::arg("tile"), py::arg("pixels"), py::arg("pixel"));
+#endif
 }

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,6 @@ def decide(
     *,
     torch_cuda: str | None = "13.2",
     gpu_visible: bool = False,
-    sources: tuple[str, ...] = ("csrc/cuda/sspcab.cu",),
     find: Callable[[str], Toolkit] = lambda version: toolkit(),
 ) -> CudaDecision:
     return build_support.decide_cuda(
@@ -48,7 +48,6 @@ def decide(
         torch_version="2.15.0",
         torch_cuda=torch_cuda,
         gpu_visible=gpu_visible,
-        sources=sources,
         toolkit=find,
     )
 
@@ -162,6 +161,18 @@ def test_release_architectures_are_cut_to_what_nvcc_knows() -> None:
         build_support.release_arch_list(toolkit(archs=frozenset({"5.0"})))
 
 
+def test_cutlass_headers_are_found_or_asked_for(tmp_path: Path) -> None:
+    header = tmp_path / "source" / "include" / "cute" / "tensor.hpp"
+    spec = ModuleSpec("cutlass_library", None)
+    spec.submodule_search_locations = [str(tmp_path)]
+    for found in (None, spec):
+        with pytest.raises(BuildError, match="pip install --no-deps nvidia-cutlass"):
+            build_support.cutlass_headers(lambda name, found=found: found)
+    header.parent.mkdir(parents=True)
+    header.touch()
+    assert build_support.cutlass_headers(lambda name: spec) == tmp_path / "source" / "include"
+
+
 # The decision
 
 
@@ -199,12 +210,6 @@ def test_no_gpu_leaves_cuda_out_loudly() -> None:
     assert "torch 2.15.0 is built for CUDA 13.2" in text
 
 
-def test_no_kernels_leaves_cuda_out_loudly() -> None:
-    decision = decide(gpu_visible=True, sources=())
-    assert decision.toolkit is None and decision.loud
-    assert "this version has no CUDA kernels yet" in decision.reason
-
-
 def test_missing_toolkit_is_loud_and_an_error_when_forced() -> None:
     decision = decide(gpu_visible=True, find=no_toolkit)
     assert decision.toolkit is None and decision.loud and "/cuda lacks bin/nvcc" in decision.reason
@@ -217,8 +222,6 @@ def test_force_cuda_that_can_not_be_satisfied(gpu_visible: bool) -> None:
     env = {"FORCE_CUDA": "1"}
     with pytest.raises(BuildError, match=r"FORCE_CUDA=1, but torch 2\.15\.0 is built without CUDA"):
         decide(env, torch_cuda=None, gpu_visible=gpu_visible)
-    with pytest.raises(BuildError, match="FORCE_CUDA=1, but this version has no CUDA kernels yet"):
-        decide(env, sources=(), gpu_visible=gpu_visible)
     with pytest.raises(BuildError, match="contradict each other"):
         decide({**env, "SSPCAB_NO_CUDA": "1"}, gpu_visible=gpu_visible)
 

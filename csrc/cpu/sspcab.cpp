@@ -125,7 +125,8 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                                             Tensor weight3, Tensor weight4, Tensor bias1,
                                             Tensor bias2, Tensor bias3, Tensor bias4,
                                             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
-                                            Tensor fc2_bias, int64_t dilation, bool with_loss, bool /*allow_tf32*/, int64_t /*config*/) {
+                                            Tensor fc2_bias, int64_t dilation, bool with_loss,
+                                            bool /*allow_tf32*/, int64_t /*config*/) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},

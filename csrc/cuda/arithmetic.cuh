@@ -1,12 +1,20 @@
 // What multiplies and adds in the convolutions: an instruction, the layouts of operands in shared
-// memory that it reads without bank conflicts, and the tiles that suit it. A new kind of tensor core
-// is a new struct here.
+// memory that it reads without bank conflicts, and the tiles that suit it. A new kind of tensor
+// core is a new struct here.
 #pragma once
 
 #include <cute/tensor.hpp>
 
 #include "cuda/convolution.h"
 #include "cuda/element.cuh"
+
+// Older devices have none of the instructions that the pipeline is made of: their kernels are
+// empty, and is_tiled keeps from launching them.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define SSPCAB_HAS_PIPELINE 0
+#else
+#define SSPCAB_HAS_PIPELINE 1
+#endif
 
 namespace sspcab::cuda {
 
@@ -25,10 +33,10 @@ struct TensorCores16 {
   static constexpr Arithmetic kArithmetic = arithmetic;
   using Element = Element_;
   using Operand = Operand_;
-  using Deep =
-      decltype(cute::composition(cute::Swizzle<2, 3, 3>{}, Layout<Shape<Int<8>, Int<32>>, Stride<Int<32>, _1>>{}));
-  using Wide =
-      decltype(cute::composition(cute::Swizzle<3, 3, 3>{}, Layout<Shape<Int<64>, Int<8>>, Stride<_1, Int<64>>>{}));
+  using Deep = decltype(cute::composition(cute::Swizzle<2, 3, 3>{},
+                                          Layout<Shape<Int<8>, Int<32>>, Stride<Int<32>, _1>>{}));
+  using Wide = decltype(cute::composition(cute::Swizzle<3, 3, 3>{},
+                                          Layout<Shape<Int<64>, Int<8>>, Stride<_1, Int<64>>>{}));
   using CopyDeep = cute::SM75_U32x4_LDSM_N;
   using CopyWide = cute::SM75_U16x8_LDSM_T;
   using Mma = cute::TiledMMA<cute::MMA_Atom<Instruction>, Layout<Shape<_2, _2, _1>>,
@@ -37,18 +45,18 @@ struct TensorCores16 {
 };
 using HalfTensorCores =
     TensorCores16<Arithmetic::Half, __half, cutlass::half_t, cute::SM80_16x8x16_F32F16F16F32_TN>;
-using BFloat16TensorCores =
-    TensorCores16<Arithmetic::BFloat16, __nv_bfloat16, cutlass::bfloat16_t, cute::SM80_16x8x16_F32BF16BF16F32_TN>;
+using BFloat16TensorCores = TensorCores16<Arithmetic::BFloat16, __nv_bfloat16, cutlass::bfloat16_t,
+                                          cute::SM80_16x8x16_F32BF16BF16F32_TN>;
 
 struct Tf32TensorCores {
   static constexpr Arithmetic kArithmetic = Arithmetic::Tf32;
   using Element = float;
   using Operand = cutlass::tfloat32_t;
-  using Deep =
-      decltype(cute::composition(cute::Swizzle<2, 2, 3>{}, Layout<Shape<Int<8>, Int<16>>, Stride<Int<16>, _1>>{}));
+  using Deep = decltype(cute::composition(cute::Swizzle<2, 2, 3>{},
+                                          Layout<Shape<Int<8>, Int<16>>, Stride<Int<16>, _1>>{}));
   // A warp reads 4 rows × 8 neighbours, one word each.
-  using Wide =
-      decltype(cute::composition(cute::Swizzle<2, 3, 2>{}, Layout<Shape<Int<32>, Int<8>>, Stride<_1, Int<32>>>{}));
+  using Wide = decltype(cute::composition(cute::Swizzle<2, 3, 2>{},
+                                          Layout<Shape<Int<32>, Int<8>>, Stride<_1, Int<32>>>{}));
   using CopyDeep = cute::SM75_U32x4_LDSM_N;
   using CopyWide = cute::UniversalCopy<Operand>;
   using Mma = cute::TiledMMA<cute::MMA_Atom<cute::SM80_16x8x8_F32TF32TF32F32_TN>,
@@ -76,14 +84,14 @@ struct DoubleTensorCores {
   static constexpr Arithmetic kArithmetic = Arithmetic::Double;
   using Element = double;
   using Operand = double;
-  using Deep =
-      decltype(cute::composition(cute::Swizzle<1, 2, 2>{}, Layout<Shape<Int<8>, Int<8>>, Stride<Int<8>, _1>>{}));
-  using Wide =
-      decltype(cute::composition(cute::Swizzle<2, 2, 2>{}, Layout<Shape<Int<16>, Int<8>>, Stride<_1, Int<16>>>{}));
+  using Deep = decltype(cute::composition(cute::Swizzle<1, 2, 2>{},
+                                          Layout<Shape<Int<8>, Int<8>>, Stride<Int<8>, _1>>{}));
+  using Wide = decltype(cute::composition(cute::Swizzle<2, 2, 2>{},
+                                          Layout<Shape<Int<16>, Int<8>>, Stride<_1, Int<16>>>{}));
   using CopyDeep = cute::UniversalCopy<double>;
   using CopyWide = cute::UniversalCopy<double>;
-  using Mma = cute::TiledMMA<cute::MMA_Atom<cute::SM80_8x8x4_F64F64F64F64_TN>,
-                             Layout<Shape<_2, _2, _1>>>;
+  using Mma =
+      cute::TiledMMA<cute::MMA_Atom<cute::SM80_8x8x4_F64F64F64F64_TN>, Layout<Shape<_2, _2, _1>>>;
   static constexpr int kChain = 0;
 };
 

@@ -19,8 +19,8 @@ int element_bytes(Arithmetic arithmetic) {
   }
 }
 
-// What a tile reads for each product falls with its size. The rates are relative to the large tile's,
-// from its share of the instructions that aren't products.
+// What a tile reads for each product falls with its size. The rates are relative to the large
+// tile's, from its share of the instructions that aren't products.
 constexpr double kRate[kConfigs] = {1.0, 0.9, 0.75};
 // What a block does before and after its sum, in steps of the pipeline.
 constexpr int64_t kOverheadSteps = 6;
@@ -40,8 +40,8 @@ LaunchPlan choose(const Convolution& convolution, const Device& device, int64_t 
     const int64_t blocks = blocks_of(tile);
     for (int64_t splits = 1; splits <= most_splits; ++splits) {
       const double turns = static_cast<double>(divide_up(blocks * splits, device.processors));
-      const double time = turns * (divide_up(steps, splits) + kOverheadSteps) * tile.m * tile.n /
-                          kRate[config];
+      const double time =
+          turns * (divide_up(steps, splits) + kOverheadSteps) * tile.m * tile.n / kRate[config];
       if (best.blocks > 0 && time >= least) continue;
       least = time;
       best = {config, tile, blocks * splits, kThreads, shared_bytes(tile, wide_bytes), splits};
@@ -92,13 +92,13 @@ LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& de
   });
 }
 
-#define SSPCAB_BY_ARITHMETIC(function, ...)                                                      \
-  switch (convolution.arithmetic) {                                                              \
-    case Arithmetic::Half: return Launcher<Arithmetic::Half>::function(__VA_ARGS__);             \
-    case Arithmetic::BFloat16: return Launcher<Arithmetic::BFloat16>::function(__VA_ARGS__);     \
-    case Arithmetic::Tf32: return Launcher<Arithmetic::Tf32>::function(__VA_ARGS__);             \
-    case Arithmetic::Float: return Launcher<Arithmetic::Float>::function(__VA_ARGS__);           \
-    case Arithmetic::Double: return Launcher<Arithmetic::Double>::function(__VA_ARGS__);         \
+#define SSPCAB_BY_ARITHMETIC(function, ...)                                                  \
+  switch (convolution.arithmetic) {                                                          \
+    case Arithmetic::Half: return Launcher<Arithmetic::Half>::function(__VA_ARGS__);         \
+    case Arithmetic::BFloat16: return Launcher<Arithmetic::BFloat16>::function(__VA_ARGS__); \
+    case Arithmetic::Tf32: return Launcher<Arithmetic::Tf32>::function(__VA_ARGS__);         \
+    case Arithmetic::Float: return Launcher<Arithmetic::Float>::function(__VA_ARGS__);       \
+    case Arithmetic::Double: return Launcher<Arithmetic::Double>::function(__VA_ARGS__);     \
   }
 
 void convolve(const Convolution& convolution, const Forward& forward, const LaunchPlan& plan,

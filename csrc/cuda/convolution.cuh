@@ -8,8 +8,8 @@
 namespace sspcab::cuda {
 
 // A tile of results, as T, in shared memory, between the registers of the tensor cores and whole
-// sectors of global memory: rows of channels for channels_last, rows of pixels for NCHW. The padding
-// keeps both the scattered writes and the reads of 16 bytes free of bank conflicts.
+// sectors of global memory: rows of channels for channels_last, rows of pixels for NCHW. The
+// padding keeps both the scattered writes and the reads of 16 bytes free of bank conflicts.
 template <class Loop, class T>
 class ResultTile {
  public:
@@ -100,8 +100,8 @@ struct TileOrigin {
   }
 };
 
-// body(offset, pixel of the tile, channel, piece) for every piece of the tile inside the image, in the
-// image's layout: 16 bytes where they lie together in memory, otherwise single elements.
+// body(offset, pixel of the tile, channel, piece) for every piece of the tile inside the image, in
+// the image's layout: 16 bytes where they lie together in memory, otherwise single elements.
 template <class Loop, class D, class Body>
 __device__ void for_each_piece(const ResultTile<Loop, D>& results, const Image& image,
                                const TileOrigin& origin, const Body& body) {
@@ -149,7 +149,9 @@ __device__ void for_each_piece(const ResultTile<Loop, D>& results, const Image& 
 // and written in 16-byte pieces.
 template <class Loop>
 __global__ void __launch_bounds__(kThreads)
-    forward_kernel(Geometry g, Filters<typename Loop::Element> filters, Image image, Forward forward) {
+    forward_kernel(Geometry g, Filters<typename Loop::Element> filters, Image image,
+                   Forward forward) {
+#if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
   extern __shared__ __align__(128) unsigned char shared[];
@@ -191,8 +193,9 @@ __global__ void __launch_bounds__(kThreads)
       for (int first = 0; first < end;) {
         const int64_t next = (origin.sample_of(first) + 1) * image.pixels() - origin.pixel;
         const int last = static_cast<int>(next < end ? next : end);
-        static_cast<W*>(forward.sums)[slots.slot(origin.pixel + first) * g.channels +
-                                      origin.channel + i] = results.sum(first, last, i);
+        static_cast<W*>(
+            forward.sums)[slots.slot(origin.pixel + first) * g.channels + origin.channel + i] =
+            results.sum(first, last, i);
         first = last;
       }
     }
@@ -201,6 +204,7 @@ __global__ void __launch_bounds__(kThreads)
   for_each_piece(results, image, origin, [&](int64_t offset, int, int, const auto& piece) {
     store_global(y + offset, piece);
   });
+#endif
 }
 
 // (backward 4) As (A), with grad_a for x, mirrored taps and transposed filters; the direct gradient
@@ -209,6 +213,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kThreads)
     input_gradient_kernel(Geometry g, Filters<typename Loop::Element> filters, Image image,
                           InputGradient gradient) {
+#if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
   extern __shared__ __align__(128) unsigned char shared[];
@@ -243,6 +248,7 @@ __global__ void __launch_bounds__(kThreads)
                    }
                    store_global(grad_x + offset, sum);
                  });
+#endif
 }
 
 // (backward 5) A block owns kM output × kN input channels of one tap, and one split of the pixels;
@@ -250,6 +256,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class Loop>
 __global__ void __launch_bounds__(kThreads)
     weight_gradient_kernel(Geometry g, WeightGradient gradient, int64_t splits) {
+#if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
   extern __shared__ __align__(128) unsigned char shared[];
@@ -281,8 +288,10 @@ __global__ void __launch_bounds__(kThreads)
   W* to = static_cast<W*>(gradient.sums) +
           (split * g.sub_kernels.taps() + tap) * g.channels * static_cast<int64_t>(g.channels);
   const Image matrix{1, g.channels, g.channels, 1, true};
-  for_each_piece(results, matrix, TileOrigin{first_m, first_n},
-                 [&](int64_t offset, int, int, const auto& piece) { store_global(to + offset, piece); });
+  for_each_piece(
+      results, matrix, TileOrigin{first_m, first_n},
+      [&](int64_t offset, int, int, const auto& piece) { store_global(to + offset, piece); });
+#endif
 }
 
 }  // namespace sspcab::cuda

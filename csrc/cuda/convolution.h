@@ -1,5 +1,5 @@
-// The masked convolution and its gradients on tensor cores (or, for exact float32, CUDA cores): what
-// they are given, which tiles they choose, and how they are launched. Plain data, no torch.
+// The masked convolution and its gradients on tensor cores (or, for exact float32, CUDA cores):
+// what they are given, which tiles they choose, and how they are launched. Plain data, no torch.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,19 +10,27 @@
 namespace sspcab::cuda {
 
 enum class Arithmetic { Half, BFloat16, Tf32, Float, Double };
+constexpr Arithmetic arithmetic_of(Dtype dtype, bool allow_tf32) {
+  switch (dtype) {
+    case Dtype::Half: return Arithmetic::Half;
+    case Dtype::BFloat16: return Arithmetic::BFloat16;
+    case Dtype::Double: return Arithmetic::Double;
+    default: return allow_tf32 ? Arithmetic::Tf32 : Arithmetic::Float;
+  }
+}
 
 constexpr int kThreads = 128;    // of a block: 2 × 2 warps
 constexpr int kDepthBytes = 64;  // of the summed dimension in one stage of the pipeline
 constexpr int kStages = 4;       // of the pipeline
 
-// How many results a block has: m pixels × n channels, or in gradients of weights m output × n input
-// channels.
+// How many results a block has: m pixels × n channels, or in gradients of weights m output × n
+// input channels.
 struct TileShape {
   int m, n;
 };
 constexpr int kConfigs = 3;  // large, medium, small tiles: the values of `config`
-// A thread has m · n / 128 sums in registers, twice as many of them in exact float32 (sums of chains)
-// and twice as wide ones in double; more than 128 registers of them don't fit.
+// A thread has m · n / 128 sums in registers, twice as many of them in exact float32 (sums of
+// chains) and twice as wide ones in double; more than 128 registers of them don't fit.
 constexpr TileShape kTiles[][kConfigs] = {
     {{128, 128}, {128, 64}, {64, 64}},  // Half
     {{128, 128}, {128, 64}, {64, 64}},  // BFloat16
@@ -34,8 +42,8 @@ constexpr TileShape tile_shape(Arithmetic arithmetic, int config) {
   return kTiles[static_cast<int>(arithmetic)][config];
 }
 
-// The results' tile lies in shared memory in rows of channels or in rows of pixels (see ResultTile);
-// these are the rows' lengths, padded.
+// The results' tile lies in shared memory in rows of channels or in rows of pixels (see
+// ResultTile); these are the rows' lengths, padded.
 constexpr int padded_channels(TileShape tile) { return tile.n + 8; }
 constexpr int padded_pixels(TileShape tile, int bytes) { return tile.m + 16 / bytes; }
 constexpr int shared_bytes(TileShape tile, int wide_bytes) {
@@ -70,6 +78,14 @@ struct Convolution {
   const void* corner[4];
   int64_t tap_stride;
 };
+
+// What the pipeline can't read where it lies, and so has packed beforehand.
+constexpr bool packs_x(const Image& image) {
+  return !image.channels_last && image.channels > 1 && image.pixels() > 1;
+}
+constexpr bool packs_weights(const SubKernels& sub_kernels, Dtype dtype, Dtype parameter_dtype) {
+  return sub_kernels.kernel_dim > 1 || dtype != parameter_dtype;
+}
 
 // Whether the pipeline can take it: 16-byte pieces of channels, asynchronous copies.
 bool is_tiled(const Convolution& convolution, const Device& device);

@@ -62,21 +62,21 @@ struct Launches {
   }
 };
 
-#define SSPCAB_DEFINE_LAUNCHER(A)                                                                 \
-  template <>                                                                                     \
-  void Launcher<A::kArithmetic>::forward(const Convolution& c, const Forward& f,                  \
-                                         const LaunchPlan& plan, cudaStream_t stream) {           \
-    Launches<A>::forward(c, f, plan, stream);                                                     \
-  }                                                                                               \
-  template <>                                                                                     \
-  void Launcher<A::kArithmetic>::input_gradient(const Convolution& c, const InputGradient& g,     \
-                                                const LaunchPlan& plan, cudaStream_t stream) {    \
-    Launches<A>::input_gradient(c, g, plan, stream);                                              \
-  }                                                                                               \
-  template <>                                                                                     \
-  void Launcher<A::kArithmetic>::weight_gradient(const Convolution& c, const WeightGradient& g,   \
-                                                 const LaunchPlan& plan, cudaStream_t stream) {   \
-    Launches<A>::weight_gradient(c, g, plan, stream);                                             \
+#define SSPCAB_DEFINE_LAUNCHER(A)                                                               \
+  template <>                                                                                   \
+  void Launcher<A::kArithmetic>::forward(const Convolution& c, const Forward& f,                \
+                                         const LaunchPlan& plan, cudaStream_t stream) {         \
+    Launches<A>::forward(c, f, plan, stream);                                                   \
+  }                                                                                             \
+  template <>                                                                                   \
+  void Launcher<A::kArithmetic>::input_gradient(const Convolution& c, const InputGradient& g,   \
+                                                const LaunchPlan& plan, cudaStream_t stream) {  \
+    Launches<A>::input_gradient(c, g, plan, stream);                                            \
+  }                                                                                             \
+  template <>                                                                                   \
+  void Launcher<A::kArithmetic>::weight_gradient(const Convolution& c, const WeightGradient& g, \
+                                                 const LaunchPlan& plan, cudaStream_t stream) { \
+    Launches<A>::weight_gradient(c, g, plan, stream);                                           \
   }
 
 }  // namespace sspcab::cuda

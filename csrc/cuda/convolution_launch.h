@@ -1,4 +1,5 @@
-// The launchers of one arithmetic; each is compiled in a file of its own, convolution_<arithmetic>.cu.
+// The launchers of one arithmetic; each is compiled in a file of its own,
+// convolution_<arithmetic>.cu.
 #pragma once
 
 #include "cuda/convolution.h"

@@ -1,5 +1,5 @@
-// The formulas of the masked convolution, one thread a result. Neighbouring threads have neighbouring
-// results in memory; nothing is shared between them.
+// The formulas of the masked convolution, one thread a result. Neighbouring threads have
+// neighbouring results in memory; nothing is shared between them.
 #pragma once
 
 #include "cuda/convolution_plain.h"
@@ -7,8 +7,8 @@
 
 namespace sspcab::cuda {
 
-// A sum in chains of 64 products and a sum of the chains: one long chain would have several times the
-// error of PyTorch's convolution.
+// A sum in chains of 64 products and a sum of the chains: one long chain would have several times
+// the error of PyTorch's convolution.
 template <class W>
 class ChainedSum {
  public:
@@ -82,14 +82,15 @@ __global__ void plain_forward_kernel(PlainConvolution convolution, Forward forwa
   const Place at = place_of(image, index);
   const D* x = static_cast<const D*>(forward.x);
   ChainedSum<W> sum;
-  for_each_tap(convolution.sub_kernels, [&](int corner, int64_t i, int64_t j, int64_t row, int64_t column) {
-    const bool inside = contains(image, at.h + row, at.w + column);
-    const int64_t pixel = (at.n * image.height + at.h + row) * image.width + at.w + column;
-    for (int64_t c = 0; c < image.channels; ++c) {
-      const W value = inside ? widen(x[image.offset(pixel, c)]) : W(0);
-      sum.add(value * weight_at<D, P>(convolution, corner, at.c, c, i, j));
-    }
-  });
+  for_each_tap(
+      convolution.sub_kernels, [&](int corner, int64_t i, int64_t j, int64_t row, int64_t column) {
+        const bool inside = contains(image, at.h + row, at.w + column);
+        const int64_t pixel = (at.n * image.height + at.h + row) * image.width + at.w + column;
+        for (int64_t c = 0; c < image.channels; ++c) {
+          const W value = inside ? widen(x[image.offset(pixel, c)]) : W(0);
+          sum.add(value * weight_at<D, P>(convolution, corner, at.c, c, i, j));
+        }
+      });
   W a = sum.get();
   for (int corner = 0; corner < 4; ++corner) {
     a += widen(static_cast<const P*>(forward.bias[corner])[at.c]);
@@ -106,14 +107,15 @@ __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputG
   const Place at = place_of(image, index);
   const D* grad_a = static_cast<const D*>(gradient.grad_a);
   ChainedSum<W> sum;
-  for_each_tap(convolution.sub_kernels, [&](int corner, int64_t i, int64_t j, int64_t row, int64_t column) {
-    if (!contains(image, at.h - row, at.w - column)) return;
-    const int64_t pixel = (at.n * image.height + at.h - row) * image.width + at.w - column;
-    for (int64_t o = 0; o < image.channels; ++o) {
-      sum.add(widen(grad_a[pixel * image.channels + o]) *
-              weight_at<D, P>(convolution, corner, o, at.c, i, j));
-    }
-  });
+  for_each_tap(
+      convolution.sub_kernels, [&](int corner, int64_t i, int64_t j, int64_t row, int64_t column) {
+        if (!contains(image, at.h - row, at.w - column)) return;
+        const int64_t pixel = (at.n * image.height + at.h - row) * image.width + at.w - column;
+        for (int64_t o = 0; o < image.channels; ++o) {
+          sum.add(widen(grad_a[pixel * image.channels + o]) *
+                  weight_at<D, P>(convolution, corner, o, at.c, i, j));
+        }
+      });
   W grad_x = sum.get();
   const OutputGradient& output = gradient.gradient;
   if (output.grad_loss) {
@@ -127,7 +129,8 @@ __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputG
 
 // A thread has one weight (tap, o, c) and walks over all pixels.
 template <class D>
-__global__ void plain_weight_gradient_kernel(PlainConvolution convolution, WeightGradient gradient) {
+__global__ void plain_weight_gradient_kernel(PlainConvolution convolution,
+                                             WeightGradient gradient) {
   using W = Wide<D>;
   const Image& image = convolution.image;
   const SubKernels& sub_kernels = convolution.sub_kernels;
@@ -147,7 +150,8 @@ __global__ void plain_weight_gradient_kernel(PlainConvolution convolution, Weigh
       for (int64_t w = 0; w < image.width; ++w) {
         const int64_t pixel = (n * image.height + h) * image.width + w;
         const bool inside = contains(image, h + row, w + column);
-        const W value = inside ? widen(x[image.offset(pixel + row * image.width + column, c)]) : W(0);
+        const W value =
+            inside ? widen(x[image.offset(pixel + row * image.width + column, c)]) : W(0);
         sum.add(widen(grad_a[pixel * channels + o]) * value);
       }
     }

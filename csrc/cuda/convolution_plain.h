@@ -1,5 +1,5 @@
-// The masked convolution and its gradients in plain, slow kernels, one thread a result: the truth on
-// the device, and the way for sizes and devices that the pipeline doesn't take. No torch.
+// The masked convolution and its gradients in plain, slow kernels, one thread a result: the truth
+// on the device, and the way for sizes and devices that the pipeline doesn't take. No torch.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -12,10 +12,9 @@ namespace sspcab::cuda {
 inline Device current_device() {
   int index = 0, major = 0, minor = 0, processors = 0;
   check_cuda(cudaGetDevice(&index), "current device");
-  for (const auto& [value, attribute] :
-       {std::pair{&major, cudaDevAttrComputeCapabilityMajor},
-        std::pair{&minor, cudaDevAttrComputeCapabilityMinor},
-        std::pair{&processors, cudaDevAttrMultiProcessorCount}}) {
+  for (const auto& [value, attribute] : {std::pair{&major, cudaDevAttrComputeCapabilityMajor},
+                                         std::pair{&minor, cudaDevAttrComputeCapabilityMinor},
+                                         std::pair{&processors, cudaDevAttrMultiProcessorCount}}) {
     check_cuda(cudaDeviceGetAttribute(value, attribute, index), "device attribute");
   }
   return {10 * major + minor, processors};

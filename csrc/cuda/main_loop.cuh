@@ -1,10 +1,10 @@
-// The one main loop of the convolutions: forward, grad_x and grad_weight differ in the operands that
-// they bring (operands.cuh) and in what they do with the sums (convolution.cuh).
+// The one main loop of the convolutions: forward, grad_x and grad_weight differ in the operands
+// that they bring (operands.cuh) and in what they do with the sums (convolution.cuh).
 //
 // A block owns a tile of kM × kN results and walks the summed dimension in steps of kDepthBytes. A
-// ring of kStages tiles of both operands is filled by asynchronous 16-byte copies, kStages - 1 steps
-// ahead; a warp owns a quarter of the results in registers and reads its fragments one instruction's
-// depth ahead of the instruction that uses them.
+// ring of kStages tiles of both operands is filled by asynchronous 16-byte copies, kStages - 1
+// steps ahead; a warp owns a quarter of the results in registers and reads its fragments one
+// instruction's depth ahead of the instruction that uses them.
 #pragma once
 
 #include "cuda/arithmetic.cuh"
@@ -17,14 +17,13 @@ __device__ inline int kept(int value) {
   return value;
 }
 
-// Where a thread's fragments of one operand lie in shared memory. A fragment's offset is that of the
-// thread plus a constant, and the two have no bit in common, so that of the swizzle only an XOR with
-// a constant is left to do.
+// Where a thread's fragments of one operand lie in shared memory. A fragment's offset is that of
+// the thread plus a constant, and the two have no bit in common, so that of the swizzle only an XOR
+// with a constant is left to do.
 template <class Operand, class Layout, class TiledCopy, class Atom>
 class Fragments {
  public:
-  __device__ explicit Fragments(const void* shared)
-      : shared_(static_cast<const char*>(shared)) {
+  __device__ explicit Fragments(const void* shared) : shared_(static_cast<const char*>(shared)) {
     thread_ = kept(Swizzle::apply(*mine().data()) * static_cast<int>(sizeof(Operand)));
   }
 
@@ -55,8 +54,10 @@ class Fragments {
 
   // Offsets without the swizzle: (values, m, k, stage).
   static __device__ auto mine() {
-    return TiledCopy{}.get_slice(threadIdx.x).partition_S(
-        cute::make_tensor(cute::counting_iterator<int>(0), cute::get_nonswizzle_portion(Layout{})));
+    return TiledCopy{}
+        .get_slice(threadIdx.x)
+        .partition_S(cute::make_tensor(cute::counting_iterator<int>(0),
+                                       cute::get_nonswizzle_portion(Layout{})));
   }
 
   const char* shared_;
@@ -113,8 +114,10 @@ struct MainLoop {
     const Mma mma;
     const auto thread = mma.get_slice(threadIdx.x);
     // (MMA, m, k) and, of the same registers, (values, m, k).
-    Tensor rA = thread.partition_fragment_A(make_tensor((Operand*)nullptr, Shape<Int<kM>, Int<kDepth>>{}));
-    Tensor rB = thread.partition_fragment_B(make_tensor((Operand*)nullptr, Shape<Int<kN>, Int<kDepth>>{}));
+    Tensor rA =
+        thread.partition_fragment_A(make_tensor((Operand*)nullptr, Shape<Int<kM>, Int<kDepth>>{}));
+    Tensor rB =
+        thread.partition_fragment_B(make_tensor((Operand*)nullptr, Shape<Int<kN>, Int<kDepth>>{}));
     Tensor to_a = CopyA{}.get_slice(threadIdx.x).retile_D(rA);
     Tensor to_b = CopyB{}.get_slice(threadIdx.x).retile_D(rB);
     constexpr int kBlocks = size<2>(rA);

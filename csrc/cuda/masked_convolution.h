@@ -9,15 +9,6 @@
 
 namespace sspcab::cuda {
 
-inline Arithmetic arithmetic_of(Dtype dtype, bool allow_tf32) {
-  switch (dtype) {
-    case Dtype::Half: return Arithmetic::Half;
-    case Dtype::BFloat16: return Arithmetic::BFloat16;
-    case Dtype::Double: return Arithmetic::Double;
-    default: return allow_tf32 ? Arithmetic::Tf32 : Arithmetic::Float;
-  }
-}
-
 // The values of `config` beyond the tiles.
 constexpr int64_t kAutomatic = -1, kPlain = kConfigs;
 
@@ -54,10 +45,10 @@ class MaskedConvolution {
   void need(bool x, bool weights, Workspace& workspace) {
     const Image& i = image();
     const int64_t bytes = element_bytes(dtype_);
-    if (is_tiled_ && x && !i.channels_last && i.channels > 1 && i.pixels() > 1) {
+    if (is_tiled_ && x && packs_x(i)) {
       packed_x_ = workspace.add(i.numel() * bytes);
     }
-    if (is_tiled_ && weights && (sub_kernels().kernel_dim > 1 || parameter_dtype_ != dtype_)) {
+    if (is_tiled_ && weights && packs_weights(sub_kernels(), dtype_, parameter_dtype_)) {
       packed_weights_ = workspace.add(sub_kernels().taps() * i.channels * i.channels * bytes);
     }
   }
@@ -68,10 +59,9 @@ class MaskedConvolution {
     const int64_t matrix = image().channels * image().channels;
     for (int i = 0; i < 4; ++i) {
       convolution_.corner[i] =
-          packed_weights_
-              ? static_cast<const char*>(workspace[*packed_weights_]) +
-                    i * sub_kernels().taps_per_corner() * matrix * element_bytes(dtype_)
-              : data(weights_[i]);
+          packed_weights_ ? static_cast<const char*>(workspace[*packed_weights_]) +
+                                i * sub_kernels().taps_per_corner() * matrix * element_bytes(dtype_)
+                          : data(weights_[i]);
     }
     convolution_.tap_stride = matrix;
     if (!packed_x_ && !packed_weights_) return;
@@ -135,7 +125,10 @@ class MaskedConvolution {
     return plan_weight_gradient(convolution_, device_, needs[0] + needs[1] + needs[2] + needs[3]);
   }
   PlainConvolution plain() const {
-    return {dtype_, parameter_dtype_, image(), sub_kernels(),
+    return {dtype_,
+            parameter_dtype_,
+            image(),
+            sub_kernels(),
             {data(weights_[0]), data(weights_[1]), data(weights_[2]), data(weights_[3])}};
   }
 

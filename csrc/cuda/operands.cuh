@@ -2,8 +2,8 @@
 // stage of shared memory. Pieces outside the image, the filters or the range are filled with 0.
 //
 // Deep operands (rows of the summed dimension): 4 threads share a row of 64 bytes, and a thread has
-// every 32nd row. Wide operands (the summed dimension across rows): 128 / kDepth threads share a row,
-// so that a thread has one row and has to know the place of one pixel only.
+// every 32nd row. Wide operands (the summed dimension across rows): 128 / kDepth threads share a
+// row, so that a thread has one row and has to know the place of one pixel only.
 #pragma once
 
 #include "cuda/main_loop.cuh"
@@ -56,7 +56,8 @@ struct DeepPieces {
   }
 
   // `row_bytes` lie between the rows of the source.
-  __device__ void copy(const D* from, int64_t row_bytes, int stage, const int (&bytes)[kPieces]) const {
+  __device__ void copy(const D* from, int64_t row_bytes, int stage,
+                       const int (&bytes)[kPieces]) const {
     const char* source = reinterpret_cast<const char*>(from);
     char* to = shared_ + (offset_ + stage * rows * kDepthBytes);
     for (int r = 0; r < kPieces; ++r) {
@@ -107,7 +108,8 @@ class MovedPixels {
  public:
   using D = typename Loop::Element;
 
-  __device__ MovedPixels(const Geometry& g, const D* image, int64_t first_pixel, int sign, D* shared)
+  __device__ MovedPixels(const Geometry& g, const D* image, int64_t first_pixel, int sign,
+                         D* shared)
       : g_(g), sign_(sign), pieces_(shared) {
     const int64_t pixel = first_pixel + pieces_.row;
     at_first_ = image + pixel * g.channels + pieces_.channel;
@@ -207,7 +209,8 @@ class FilterColumns {
       : g_(g), filters_(filters), pieces_(shared), first_(first) {}
 
   __device__ void move_to(int tap) {
-    from_ = filters_.at(g_.sub_kernels, tap) + static_cast<int64_t>(pieces_.row) * g_.channels + first_;
+    from_ =
+        filters_.at(g_.sub_kernels, tap) + static_cast<int64_t>(pieces_.row) * g_.channels + first_;
     for (int p = 0; p < Pieces::kPieces; ++p) {
       bytes_[p] = bytes_if(first_ + pieces_.column(p) < g_.channels);
     }
@@ -293,7 +296,8 @@ class PixelsOfTap {
     columns_on_ = Loop::kDepth % g.width;
     rows_on_ = Loop::kDepth / g.width % g.height;
     a_ = grad_a + pixel * g.channels + first_output;
-    x_ = x + (pixel + static_cast<int64_t>(tap.row) * g.width + tap.column) * g.channels + first_input;
+    x_ = x + (pixel + static_cast<int64_t>(tap.row) * g.width + tap.column) * g.channels +
+         first_input;
     left_outputs_ = g.channels - first_output;
     left_inputs_ = g.channels - first_input;
   }
@@ -328,8 +332,8 @@ class PixelsOfTap {
   const PiecesA of_a_;
   const PiecesB of_x_;
   const D *a_, *x_;
-  int64_t left_;       // pixels from this thread's row on
-  int row_, column_;   // of x, moved
+  int64_t left_;      // pixels from this thread's row on
+  int row_, column_;  // of x, moved
   int rows_on_, columns_on_;
   int left_outputs_, left_inputs_;  // channels from the tile's first on
 };

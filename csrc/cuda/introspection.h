@@ -1,0 +1,44 @@
+// What a problem would get, for people and tests to see: launches nothing, needs no device.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cuda/convolution.h"
+
+namespace sspcab::cuda {
+
+struct Problem {
+  Dtype dtype, parameter_dtype;
+  Image image;
+  SubKernels sub_kernels;
+  bool allow_tf32;
+  int config;
+  Device device;
+
+  Convolution convolution() const {
+    return {arithmetic_of(dtype, allow_tf32), image, sub_kernels, config, {}, 0};
+  }
+  bool is_tiled() const { return config < kConfigs && cuda::is_tiled(convolution(), device); }
+};
+
+// The launches of one call of the block, in order.
+inline std::vector<std::string> forward_launches(const Problem& p) {
+  std::vector<std::string> launches;
+  if (p.is_tiled() &&
+      (packs_x(p.image) || packs_weights(p.sub_kernels, p.dtype, p.parameter_dtype))) {
+    launches.push_back("pack");
+  }
+  launches.push_back("convolution");
+  if (!p.is_tiled()) launches.push_back("channel_sums");
+  launches.insert(launches.end(), {"gate", "scale"});
+  return launches;
+}
+inline std::vector<std::string> backward_launches(const Problem& p) {
+  std::vector<std::string> launches{"gate_gradient",  "excitation_gradient", "activation_gradient",
+                                    "input_gradient", "weight_gradient",     "parameter_gradients"};
+  if (forward_launches(p).front() == "pack") launches.insert(launches.begin(), "pack");
+  return launches;
+}
+
+}  // namespace sspcab::cuda

@@ -1,0 +1,286 @@
+"""What only CUDA has: tiles that can be forced, plans, TF32, streams, graphs, offsets."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sspcab_cuda
+from sspcab_cuda import functional, ops, reference
+from sspcab_cuda._extension import _C
+
+from .cases import (
+    DTYPES,
+    HALVES,
+    NAMES,
+    SMALL,
+    Case,
+    arguments,
+    block,
+    convolution,
+    double,
+    forward_backward,
+    integers,
+    leaves,
+    output_gradients,
+)
+from .tolerances import assert_accurate, assert_equal, relative_error
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        not sspcab_cuda.build_info()["cuda"] or not torch.cuda.is_available(),
+        reason="needs a CUDA device and a build with CUDA",
+    ),
+]
+
+PLAIN = 3
+CONFIGS = (0, 1, 2, PLAIN)
+
+# More than one tile in both directions, tiles that reach over samples and beyond the last pixel,
+# channels that fill neither a tile nor a step.
+TILED = (Case(3, 72, 5, 11), Case(2, 136, 7, 9), Case(2, 24, 6, 5, 3, 1), Case(5, 16, 4, 4, 2, 0))
+
+
+def capability() -> int:
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
+def configs() -> tuple[int, ...]:
+    return CONFIGS if capability() >= 80 else (PLAIN,)
+
+
+def results(
+    case: Case, dtype: torch.dtype, config: int, allow_tf32: bool = False, layout: str = "nchw"
+) -> dict[str, Tensor]:
+    """As forward_backward, with the tiles forced."""
+    tensors = leaves(arguments(case, dtype, "cuda"))
+    if layout == "channels_last":
+        image = tensors[0].detach().contiguous(memory_format=torch.channels_last)
+        tensors[0] = image.requires_grad_()
+    grads = output_gradients(case, dtype, "cuda")
+    out, loss = ops.sspcab(*tensors, case.dilation, True, allow_tf32, config)[:2]
+    gradients = torch.autograd.grad([out, loss], tensors, grads)
+    names = [f"grad_{name}" for name in NAMES]
+    return {"out": out.detach(), "loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
+
+
+@functools.cache
+def expected(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The eager reference's in this dtype, and the truth."""
+    tensors, grads = arguments(case, dtype), output_gradients(case, dtype)
+    eager = forward_backward(reference, tensors, case.dilation, *grads)
+    truth = forward_backward(reference, double(tensors), case.dilation, *double(grads))
+    return eager, truth
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", TILED, ids=str)
+def test_every_config(case: Case, dtype: torch.dtype, layout: str) -> None:
+    eager, truth = expected(case, dtype)
+    for config in configs():
+        ours = {k: t.cpu() for k, t in results(case, dtype, config, layout=layout).items()}
+        # one seed: errors as if of one tensor, with twice the allowance of one rounding
+        for name, result in ours.items():
+            limit = 4 * relative_error(eager[name], truth[name]) + 8 * torch.finfo(dtype).eps
+            assert relative_error(result, truth[name]) <= limit, (config, name)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("case", TILED, ids=str)
+def test_tf32(case: Case, layout: str) -> None:
+    _, truth = expected(case, torch.float32)
+    for config in configs():
+        for name, result in results(case, torch.float32, config, True, layout).items():
+            assert relative_error(result.cpu(), truth[name]) <= 2e-3, (config, name)
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, "tf32", torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", TILED, ids=str)
+def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:
+    """Forward and gradients, bit for bit: every product and sum is a small integer."""
+    allow_tf32 = dtype == "tf32"
+    element = torch.float32 if isinstance(dtype, str) else dtype
+    values = integers(case, element, "cuda")
+    grad = torch.randint(-1, 2, case.shape, device="cuda").to(element)
+    true_inputs = leaves([t.double() for t in values])
+    truth = convolution(reference, true_inputs, case.dilation, "none")
+    true_gradients = torch.autograd.grad(truth, true_inputs, grad.double())
+    for config in configs():
+        inputs = leaves(values)
+        y = ops.masked_conv2d(*inputs, case.dilation, False, allow_tf32, config)
+        assert_equal(y.detach(), truth.detach().to(element))
+        gradients = torch.autograd.grad(y, inputs, grad)
+        for ours, true in zip(gradients, true_gradients, strict=True):
+            assert_equal(ours, true.to(element))
+
+
+def test_tf32_follows_the_setting_of_convolutions() -> None:
+    calls: list[tuple[Any, ...]] = []
+    operator = ops.sspcab_inference
+    tensors = arguments(SMALL, device="cuda")
+    try:
+        ops.sspcab_inference = lambda *args: calls.append(args) or operator(*args)
+        for allowed in (True, False):
+            torch.backends.cudnn.allow_tf32 = allowed
+            with torch.no_grad():
+                block(functional, tensors, 1)
+    finally:
+        ops.sspcab_inference = operator
+        torch.backends.cudnn.allow_tf32 = False
+    assert [args[15:] for args in calls] == [(True,), ()]
+
+
+@pytest.mark.parametrize("config", [-2, 4])
+def test_unknown_config(config: int) -> None:
+    tensors = arguments(SMALL, device="cuda")
+    text = f"config must be -1 (automatic), 0 to 2 (tiles) or 3 (plain kernels); got {config}"
+    with pytest.raises(RuntimeError, match=re.escape(text)):
+        ops.sspcab_inference(*tensors, 1, True, False, config)
+
+
+def test_config_that_the_channels_do_not_fit() -> None:
+    tensors = arguments(Case(1, 5, 4, 4), torch.float16, "cuda")
+    text = r"config 1 needs compute capability 8\.0 .* channels .*; got x of \(1, 5, 4, 4\)"
+    with pytest.raises(RuntimeError, match=text):
+        ops.sspcab_inference(*tensors, 1, True, False, 1)
+
+
+def test_plan_of_launches() -> None:
+    """Three launches forward, six backward; one more where something has to be packed."""
+    shape = (2, 64, 32, 32)
+    forward = ["convolution", "gate", "scale"]
+    plan = _C.plan(shape, "float16")
+    assert plan["tiled"] and plan["forward_launches"] == forward
+    assert len(plan["backward_launches"]) == 6
+    for options in (
+        {"channels_last": False},
+        {"kernel_dim": 3},
+        {"parameter_dtype": "float32"},
+        {"channels_last": False, "kernel_dim": 2},
+    ):
+        plan = _C.plan(shape, "float16", **options)
+        assert plan["forward_launches"] == ["pack", *forward]
+        assert plan["backward_launches"][0] == "pack" and len(plan["backward_launches"]) == 7
+    for options in ({"capability": 75}, {"config": PLAIN}):
+        plan = _C.plan(shape, "float16", **options)
+        assert not plan["tiled"]
+        assert plan["forward_launches"] == ["convolution", "channel_sums", "gate", "scale"]
+    assert not _C.plan((2, 65, 32, 32), "float16")["tiled"]
+
+
+def test_plan_of_tiles() -> None:
+    plan = _C.plan((8, 128, 56, 56), "bfloat16")
+    assert plan["forward"]["tile"] == (128, 128)
+    assert plan["forward"]["blocks"] == 8 * 56 * 56 // 128
+    assert plan["weight_gradient"]["splits"] > 1
+    small = _C.plan((1, 64, 16, 16), "bfloat16")
+    assert small["forward"]["tile"] == (64, 64) and small["forward"]["blocks"] == 4
+    for config, dtype in itertools.product(range(3), ("float16", "float32", "float64")):
+        plan = _C.plan((2, 64, 32, 32), dtype, config=config)
+        for stage in ("forward", "input_gradient", "weight_gradient"):
+            assert plan[stage]["config"] == config
+            assert plan[stage]["shared_bytes"] <= 99 * 1024  # compute capability 8.6
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_offsets_beyond_32_bits(channels_last: bool) -> None:
+    n, c, h, w = shape = (700, 64, 256, 256)
+    assert n * c * h * w > 2**31
+    pixel, channel = n * h * w - 1, c - 1
+    assert _C.offset(shape, channels_last, pixel, channel) == n * c * h * w - 1
+    pixel -= 5 * h * w
+    expected_offset = pixel * c + 3 if channels_last else ((n - 6) * c + 3) * h * w + h * w - 1
+    assert _C.offset(shape, channels_last, pixel, 3) == expected_offset
+    assert _C.sum_slot(128, 49, 2**40) == 2**40 // 128 + 2**40 // 49
+    plan = _C.plan(shape, "float16", channels_last=channels_last)
+    tile = plan["forward"]["tile"]
+    assert plan["forward"]["blocks"] == -(-n * h * w // tile[0]) * -(-c // tile[1])
+
+
+def test_every_pixel_and_sample_meet_in_a_slot_of_their_own() -> None:
+    for tile, pixels in ((64, 49), (64, 64), (32, 100), (128, 1), (64, 4096)):
+        seen: dict[int, tuple[int, int]] = {}
+        for pixel in range(3 * pixels * tile):
+            pair = (pixel // tile, pixel // pixels)
+            assert seen.setdefault(_C.sum_slot(tile, pixels, pixel), pair) == pair
+
+
+def test_side_stream() -> None:
+    expected_results = results(SMALL, torch.float32, -1)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        ours = results(SMALL, torch.float32, -1)
+    torch.cuda.current_stream().wait_stream(stream)
+    for name, result in ours.items():
+        assert_equal(result, expected_results[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_captured_by_a_graph(dtype: torch.dtype) -> None:
+    model = sspcab_cuda.SSPCAB(16).to("cuda", dtype)
+    x = torch.randn(2, 16, 8, 8, device="cuda", dtype=dtype)
+
+    def step() -> tuple[Tensor, Tensor]:
+        out, loss = model(x, return_loss=True)
+        (out.float().square().mean() + 0.1 * loss).backward()
+        return out, loss
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        step()
+        model.zero_grad(set_to_none=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        out, loss = step()
+    gradients = [p.grad for p in model.parameters()]
+    x.copy_(torch.randn_like(x))
+    graph.replay()
+    replayed = [out.detach().clone(), loss.detach().clone(), *(g.clone() for g in gradients)]
+    model.zero_grad(set_to_none=True)
+    out, loss = step()
+    again = [out.detach(), loss.detach(), *(p.grad for p in model.parameters())]
+    for ours, true in zip(replayed, again, strict=True):
+        assert_equal(ours, true)
+
+
+def test_memory_that_begins_between_borders_of_16_bytes() -> None:
+    tensors = arguments(SMALL, torch.float16, "cuda")
+    expected_out = block(functional, tensors, 1)[0]
+    moved = torch.empty(tensors[0].numel() + 1, dtype=torch.float16, device="cuda")[1:]
+    tensors[0] = moved.view(tensors[0].shape).copy_(tensors[0])
+    assert tensors[0].is_contiguous() and tensors[0].data_ptr() % 16
+    assert_equal(block(functional, tensors, 1)[0], expected_out)
+
+
+def test_training_with_a_gradient_scaler() -> None:
+    model = sspcab_cuda.SSPCAB(16).cuda()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    scaler = torch.amp.GradScaler("cuda")
+    x = torch.rand(2, 16, 8, 8, device="cuda")
+    losses = []
+    for _ in range(10):
+        with torch.autocast("cuda", dtype=torch.float16):
+            _, loss = model(x, return_loss=True)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] and all(p.isfinite().all() for p in model.parameters())
+
+
+def test_accurate_with_the_tiles_that_are_chosen() -> None:
+    case = Case(2, 64, 12, 12)
+    eager, truth = expected(case, torch.float16)
+    ours = {k: t.cpu() for k, t in results(case, torch.float16, -1).items()}
+    assert_accurate(torch.float16, [(ours, eager, truth)])
