@@ -41,7 +41,7 @@ class ReportError(Exception):
     """An input that the report cannot be made from."""
 
 
-# What an SM holds: warps, blocks, KB of shared memory; and the KB that a block takes beyond its own.
+# What an SM holds: warps, blocks, KB of shared memory; and the KB that each block takes besides.
 ARCHITECTURES = {
     75: (32, 16, 64, 0),
     80: (64, 32, 164, 1),
@@ -259,11 +259,12 @@ def write_plot(path: Path, resources: Sequence[Resources], work: Sequence[Work])
     panels = {"occupancy": {f"{row.kernel} {row.arch}": row.occupancy or 0 for row in resources}}
     if work:
         panels["µs, modelled, not measured"] = {row.kernel: row.modelled_us for row in work}
-    size = 8 * len(panels), 1 + 0.2 * len(resources)
+    height = max(map(len, panels.values()))  # of all panels, for bars of one thickness
+    size = 8 * len(panels), 1 + 0.2 * height
     figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False)
     for ax, (title, bars) in zip(axes.flat, panels.items(), strict=True):
         ax.barh(list(bars), list(bars.values()))
-        ax.set(xlabel=title, ylim=(len(bars), -1))  # the first on top
+        ax.set(xlabel=title, ylim=(height, -1))  # the first on top
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
