@@ -2,7 +2,7 @@
 
 ``--resources``: the log of a build with ``-Xptxas=-v`` (setup.py asks for it, ``make`` keeps it in
 .venv/build.log): registers, spills, shared memory and occupancy of the kernels compiled in it. The
-tiled convolutions are empty below sm_80.
+tiled convolutions are not launched below sm_80.
 
 ``--counters``: a JSON file of counters, an object for each kernel under its mangled name, with
 sums over launches. Kernels of other libraries in it are left out. Keys that are read:
