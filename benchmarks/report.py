@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -89,7 +90,7 @@ def measured(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     columns = ["rival", "median ms", "p20", "p80", "saved MiB", "peak MiB", "error"]
-    return f"{title}\n{_table([columns, *body])}\n"
+    return f"{title}\n{as_table([columns, *body])}\n"
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _ratios(rows: Sequence[Row]) -> str:
     means = (math.exp(statistics.fmean(map(math.log, values))) for _, values in known)
     table.append(["geometric mean", *map(_number, means)])
     table.append(["worst", *(_number(ratio.worst(values)) for ratio, values in known)])
-    return _table(table)
+    return as_table(table)
 
 
 def write_csv(path: Path, environment: Environment, rows: Sequence[Row]) -> None:
@@ -168,8 +169,7 @@ def write_csv(path: Path, environment: Environment, rows: Sequence[Row]) -> None
         writer.writerows(lines)
 
 
-def write_plot(path: Path, environment: Environment, rows: Sequence[Row]) -> None:
-    """Medians with p20 to p80: a panel per suite, dtype, mode and layout; a line per rival."""
+def load_pyplot() -> ModuleType:
     try:
         import matplotlib
     except ImportError as error:
@@ -177,6 +177,12 @@ def write_plot(path: Path, environment: Environment, rows: Sequence[Row]) -> Non
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def write_plot(path: Path, environment: Environment, rows: Sequence[Row]) -> None:
+    """Medians with p20 to p80: a panel per suite, dtype, mode and layout; a line per rival."""
+    pyplot = load_pyplot()
     panels: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         panels.setdefault((row.suite, row.dtype, row.mode, row.layout), []).append(row)
@@ -209,7 +215,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def as_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text with the first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -46,7 +46,7 @@ def _convolutions_allow_tf32() -> bool:
 
     Not allow_tf32, which can't be read any more once somebody has set fp32_precision.
     """
-    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")
+    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
 
 
 def _precision(x: Tensor) -> tuple[bool, ...]:

@@ -123,19 +123,19 @@ def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:
             assert_equal(ours, true.to(element))
 
 
-def test_tf32_follows_the_setting_of_convolutions() -> None:
+def test_tf32_follows_the_setting_of_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
     operator = ops.sspcab_inference
+
+    def record(*args: Any) -> Any:
+        calls.append(args)
+        return operator(*args)
+
+    monkeypatch.setattr(ops, "sspcab_inference", record)
     tensors = arguments(SMALL, device="cuda")
-    try:
-        ops.sspcab_inference = lambda *args: calls.append(args) or operator(*args)
-        for allowed in (True, False):
-            torch.backends.cudnn.allow_tf32 = allowed
-            with torch.no_grad():
-                block(functional, tensors, 1)
-    finally:
-        ops.sspcab_inference = operator
-        torch.backends.cudnn.allow_tf32 = False
+    for allowed in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        block(functional, tensors, 1)
     assert [args[15:] for args in calls] == [(True,), ()]
 
 
@@ -235,20 +235,27 @@ def test_captured_by_a_graph(dtype: torch.dtype) -> None:
         (out.float().square().mean() + 0.1 * loss).backward()
         return out, loss
 
+    def gradients() -> list[Tensor]:
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         step()
         model.zero_grad(set_to_none=True)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        out, loss = step()
-    gradients = [p.grad for p in model.parameters()]
+        captured = step()
+    of_graph = [*(t.detach() for t in captured), *gradients()]
     x.copy_(torch.randn_like(x))
     graph.replay()
-    replayed = [out.detach().clone(), loss.detach().clone(), *(g.clone() for g in gradients)]
+    replayed = [t.clone() for t in of_graph]
     model.zero_grad(set_to_none=True)
-    out, loss = step()
-    again = [out.detach(), loss.detach(), *(p.grad for p in model.parameters())]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        again = [*(t.detach() for t in step()), *gradients()]
+    torch.cuda.current_stream().wait_stream(stream)
+    assert len(again) == 14
     for ours, true in zip(replayed, again, strict=True):
         assert_equal(ours, true)
 

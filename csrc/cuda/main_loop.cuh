@@ -7,6 +7,8 @@
 // instruction's depth ahead of the instruction that uses them.
 #pragma once
 
+#include <mma.h>
+
 #include "cuda/arithmetic.cuh"
 
 namespace sspcab::cuda {
@@ -15,6 +17,19 @@ namespace sspcab::cuda {
 __device__ inline int kept(int value) {
   asm volatile("" : "+r"(value));
   return value;
+}
+
+// To the nearest: the tensor cores would cut the last bits off, and every sum would come out
+// smaller.
+template <class Registers>
+__device__ void round_to_tf32(Registers&& registers) {
+  auto values = cute::recast<float>(registers);
+#if SSPCAB_HAS_PIPELINE
+  CUTE_UNROLL
+  for (int i = 0; i < cute::size(values); ++i) {
+    values(i) = nvcuda::wmma::__float_to_tf32(values(i));
+  }
+#endif
 }
 
 // Where a thread's fragments of one operand lie in shared memory. A fragment's offset is that of
@@ -156,6 +171,10 @@ struct MainLoop {
           }
           cp_async_fence();
           write = write + 1 == kStages ? 0 : write + 1;
+        }
+        if constexpr (Arithmetic::kArithmetic == sspcab::cuda::Arithmetic::Tf32) {
+          round_to_tf32(rA(_, _, k));
+          round_to_tf32(rB(_, _, k));
         }
         if constexpr (Arithmetic::kChain > 0) {
           cute::gemm(mma, rA(_, _, k), rB(_, _, k), chain);

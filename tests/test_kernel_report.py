@@ -1,0 +1,196 @@
+"""The report on kernels: names, occupancy and ratios of made-up inputs, calculated by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.kernel_report import ARITHMETICS, main, occupancy, read_resources, read_work
+
+pytestmark = pytest.mark.skipif(shutil.which("c++filt") is None, reason="needs binutils")
+
+FORWARD = (
+    "_ZN6sspcab4cuda14forward_kernelINS0_8MainLoopINS0_13TensorCores16ILNS0_10ArithmeticE0E6__half"
+    "N7cutlass6half_tEN4cute28SM80_16x8x16_F32F16F16F32_TNEEELi0ELb1ELb1EEEEEvNS0_8GeometryENS0_7"
+    "FiltersINT_7ElementEEENS0_5ImageENS0_7ForwardE"
+)
+DOUBLE = (
+    "_ZN6sspcab4cuda22weight_gradient_kernelINS0_8MainLoopINS0_17DoubleTensorCoresELi0ELb0ELb0EEEEE"
+    "vNS0_8GeometryENS0_14WeightGradientEl"
+)
+PACK = (
+    "_ZN6sspcab4cuda11pack_kernelI6__halffLi8ELi1EEEvNS0_7PackingENS0_13TranspositionElNS0_12Weight"
+    "TilingE"
+)
+LOG = f"""
+  ptxas info    : 0 bytes gmem
+  ptxas info    : Compiling entry function '{FORWARD}' for 'sm_80'
+  ptxas info    : Function properties for helper
+      8 bytes stack frame, 800 bytes spill stores, 800 bytes spill loads
+  ptxas info    : Function properties for {FORWARD}
+      16 bytes stack frame, 12 bytes spill stores, 20 bytes spill loads
+  ptxas info    : Used 168 registers, used 1 barriers, 512 bytes smem, 616 bytes cmem[0]
+  ptxas info    : Compile time = 132.503 ms
+  ptxas info    : Compiling entry function '{FORWARD}' for 'sm_90a'
+  ptxas info    : Function properties for {FORWARD}
+      0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+  ptxas info    : Used 168 registers, used 1 barriers, 512 bytes smem
+  [2/9] nvcc -c pack.cu
+  ptxas info    : Compiling entry function '{PACK}' for 'sm_80'
+  ptxas info    : Function properties for {PACK}
+      0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+  ptxas info    : Used 33 registers, 576 bytes cmem[0]
+  ptxas info    : Compiling entry function '{DOUBLE}' for 'sm_80'
+  ptxas info    : Function properties for {DOUBLE}
+      0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+  ptxas info    : Used 128 registers
+"""
+NONE = {"bytes": 0, "sectors": 0, "ideal_sectors": 0}
+COUNTERS: dict[str, Any] = {
+    "launches": 2,
+    "warp_instructions": 5000,
+    "classes": {"fp32": {"thread": 600}, "fp32_fma": {"thread": 400}},
+    "mma": {"m16n8k16.f32.f16": {"warp": 1000, "flops": 4096000}},
+    "global_load": {"bytes": 64000, "sectors": 2500, "ideal_sectors": 2000},
+    "global_store": {"bytes": 16000, "sectors": 500, "ideal_sectors": 500},
+    "global_atomic": NONE,
+    "unique_load_bytes": 30000,
+    "unique_store_bytes": 10800,
+    "shared_load": {"wavefronts": 100, "excess": 5},
+    "shared_store": {"wavefronts": 60, "excess": 0},
+    "ldmatrix": {"wavefronts": 40, "excess": 3},
+}
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_resources(tmp_path: Path) -> None:
+    rows = read_resources(write(tmp_path / "log", LOG))
+    assert [(row.kernel, row.arch) for row in rows] == [
+        ("forward half 128x128", "sm_80"),
+        ("forward half 128x128", "sm_90a"),
+        ("pack half float 8 1", "sm_80"),
+        ("weight_gradient double 64x64", "sm_80"),
+    ]
+    forward, hopper, pack, double = rows
+    assert (forward.registers, forward.spill_bytes, forward.threads) == (168, 32, 128)
+    # Results: 128 rows of 136 floats; 2 blocks of 69632 + 512 + 1024 in 164 KB, 3 in 228 KB.
+    assert (forward.static_bytes, forward.dynamic_bytes) == (512, 69632)
+    assert forward.occupancy == 2 * 4 / 64
+    assert hopper.occupancy == 3 * 4 / 64
+    # 33 registers are 1280 a warp: 12 warps in a quarter, 6 blocks of 8.
+    assert (pack.threads, pack.static_bytes, pack.dynamic_bytes) == (256, 0, 0)
+    assert pack.occupancy == 6 * 8 / 64
+    # Results: 64 rows of 72 doubles; 4 blocks of them as of 128 registers.
+    assert (double.dynamic_bytes, double.occupancy) == (36864, 4 * 4 / 64)
+
+
+@pytest.mark.parametrize(
+    ("arch", "registers", "shared", "threads", "expected"),
+    [
+        ("sm_80", 32, 0, 32, 32 / 64),  # blocks
+        ("sm_86", 32, 0, 256, 1),  # warps: 6 blocks of 8
+        ("sm_86", 32, 33 << 10, 128, 2 * 4 / 48),  # 34 KB with the reserved one, of 100
+        ("sm_75", 32, 32 << 10, 128, 2 * 4 / 32),  # nothing is reserved, of 64
+        ("sm_75", 32, 65 << 10, 128, 0),
+        ("sm_80", 255, 0, 1024, 0),
+        ("sm_999", 32, 0, 128, None),
+    ],
+)
+def test_occupancy(
+    arch: str, registers: int, shared: int, threads: int, expected: float | None
+) -> None:
+    assert occupancy(arch, registers, shared, threads) == expected
+
+
+def test_tiles_are_those_of_the_source() -> None:
+    source = Path(__file__).parents[1] / "csrc/cuda/convolution.h"
+    table = re.findall(r"\{(\{\d.*\})\},\s+// (\w+)", source.read_text())
+    tiles = [re.findall(r"\{(\d+), (\d+)\}", line) for line, _ in table]
+    assert [tuple((int(m), int(n)) for m, n in line) for line in tiles] == [
+        tiles for _, _, tiles in ARITHMETICS.values()
+    ]
+    assert [name.lower() for _, name in table] == [name for name, _, _ in ARITHMETICS.values()]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "limit", "us"),
+    [("a100", "DRAM", 40800 / 2.04e6), ("h100", "DRAM", 40800 / 3.35e6)],
+)
+def test_work(gpu: str, limit: str, us: float, tmp_path: Path) -> None:
+    file = write(tmp_path / "counters.json", {"at_kernel": {}, FORWARD: COUNTERS})
+    (row,) = read_work(file, gpu)
+    assert (row.kernel, row.launches, row.tensor_flops) == ("forward half 128x128", 2, 4096000)
+    assert row.sector_ratio == 3000 / 2500
+    assert row.shared_excess_percent == 4  # 8 of 200
+    assert row.flops_per_byte == 64
+    assert row.instructions_per_mma == 5
+    assert row.unique_bytes == 40800
+    assert (row.limit, row.modelled_us) == (limit, pytest.approx(us))
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit", "us"),
+    [
+        ({"mma": {"m16n8k16.f32.f16": {"warp": 1, "flops": 312e6}}}, "tensor", 1),
+        ({"mma": {"m8n8k4.f64.f64": {"warp": 1, "flops": 39e6}}}, "tensor", 2),
+        ({"mma": {}, "classes": {"fp32_fma": {"thread": 19.5e6}}}, "fp32", 2),
+    ],
+)
+def test_limits(changes: dict[str, Any], limit: str, us: float, tmp_path: Path) -> None:
+    (row,) = read_work(write(tmp_path / "counters.json", {FORWARD: COUNTERS | changes}), "a100")
+    assert (row.limit, row.modelled_us) == (limit, pytest.approx(us))
+    assert (row.instructions_per_mma is None) == (not changes["mma"])
+
+
+def test_main_writes_tables_csv_and_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    log, counters = write(tmp_path / "log", LOG), write(tmp_path / "c", {FORWARD: COUNTERS})
+    arguments = ["--resources", str(log), "--counters", str(counters)]
+    outputs = ["--csv", str(tmp_path / "out.csv"), "--plot", str(tmp_path / "out.png")]
+    assert main([*arguments, *outputs]) == 0
+    output = capsys.readouterr().out
+    assert "modelled, not measured" in output and "pack half float 8 1" in output
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arch"] for row in rows] == ["sm_80", "sm_90a", "sm_80", "sm_80", ""]
+    assert rows[-1]["modelled_us"] and not rows[0]["modelled_us"]
+    assert (tmp_path / "out.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("log", "counters", "message"),
+    [
+        (None, None, "No such file"),
+        ("", None, "no output of ptxas -v"),
+        (LOG, "{", "not counters per kernel in JSON"),
+        (LOG, "{}", "no counters of a kernel"),
+        (LOG, {FORWARD: {"mma": {}}}, "KeyError"),
+    ],
+)
+def test_unusable_inputs_are_named(
+    log: str | None,
+    counters: object,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--resources", str(tmp_path / "log")]
+    if log is not None:
+        write(tmp_path / "log", log)
+    if counters is not None:
+        arguments += ["--counters", str(write(tmp_path / "counters", counters))]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and str(tmp_path) in error
