@@ -8,8 +8,6 @@ from hypothesis import HealthCheck, settings
 
 import sspcab_cuda
 
-SLOW = ("test_rms_error_of_long_float32_sums", "test_more_samples_than_are_worked_off_at_once")
-
 HAS_CUDA = torch.cuda.is_available() and bool(sspcab_cuda.build_info()["cuda"])
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)] if HAS_CUDA else ["cpu"]
 
@@ -30,8 +28,6 @@ torch.backends.cudnn.allow_tf32 = False
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip = pytest.mark.skip(reason="needs a CUDA device and a build with CUDA")
     for item in items:
-        if item.get_closest_marker("cuda") and item.name.startswith(SLOW):
-            item.add_marker(pytest.mark.slow)
         if not HAS_CUDA and item.get_closest_marker("cuda"):
             item.add_marker(skip)
 

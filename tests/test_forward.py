@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sspcab_cuda import functional, reference
+from sspcab_cuda import functional, ops, reference
 
 from .cases import (
     CASES,
@@ -152,3 +152,9 @@ def test_empty(case: Case, dtype: torch.dtype, device: str) -> None:
     assert convolution(functional, tensors, case.dilation).shape == case.shape
     assert functional.squeeze_excite(tensors[0], *tensors[9:]).shape == case.shape
     assert functional.reconstruction_loss(out, tensors[0]).isnan()
+
+
+def test_a_loss_that_nobody_asked_for_is_nan(device: str) -> None:
+    tensors = arguments(SMALL, device=device)
+    for operator in (ops.sspcab, ops.sspcab_inference):
+        assert operator(*tensors, 1, False)[1].isnan()

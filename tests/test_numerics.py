@@ -86,6 +86,7 @@ def test_rms_error_over_all_cases(dtype: torch.dtype, device: str) -> None:
     assert not worse, f"(ours, eager): {worse}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("case", LONG_SUMS, ids=str)
 def test_rms_error_of_long_float32_sums(case: Case, device: str, layout: str) -> None:
@@ -112,6 +113,7 @@ def test_mean_of_many_pixels(device: str, layout: str) -> None:
     assert rms_error(mean_alone, truth) <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_more_samples_than_are_worked_off_at_once(device: str, layout: str) -> None:
     assert_accurate(torch.float32, [run(MANY_SAMPLES, torch.float32, device, layout=layout)])

@@ -95,4 +95,27 @@ struct DoubleTensorCores {
   static constexpr int kChain = 0;
 };
 
+template <Arithmetic arithmetic>
+struct CoresOf;
+template <>
+struct CoresOf<Arithmetic::Half> {
+  using Type = HalfTensorCores;
+};
+template <>
+struct CoresOf<Arithmetic::BFloat16> {
+  using Type = BFloat16TensorCores;
+};
+template <>
+struct CoresOf<Arithmetic::Tf32> {
+  using Type = Tf32TensorCores;
+};
+template <>
+struct CoresOf<Arithmetic::Float> {
+  using Type = CudaCores;
+};
+template <>
+struct CoresOf<Arithmetic::Double> {
+  using Type = DoubleTensorCores;
+};
+
 }  // namespace sspcab::cuda

@@ -2,8 +2,6 @@
 #include "cuda/convolution.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "cuda/convolution_launch.h"
 
@@ -92,26 +90,38 @@ LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& de
   });
 }
 
-#define SSPCAB_BY_ARITHMETIC(function, ...)                                                  \
-  switch (convolution.arithmetic) {                                                          \
-    case Arithmetic::Half: return Launcher<Arithmetic::Half>::function(__VA_ARGS__);         \
-    case Arithmetic::BFloat16: return Launcher<Arithmetic::BFloat16>::function(__VA_ARGS__); \
-    case Arithmetic::Tf32: return Launcher<Arithmetic::Tf32>::function(__VA_ARGS__);         \
-    case Arithmetic::Float: return Launcher<Arithmetic::Float>::function(__VA_ARGS__);       \
-    case Arithmetic::Double: return Launcher<Arithmetic::Double>::function(__VA_ARGS__);     \
+namespace {
+
+// body(Launcher<arithmetic>{}).
+template <class Body>
+void with_launcher(Arithmetic arithmetic, const Body& body) {
+  switch (arithmetic) {
+    case Arithmetic::Half: return body(Launcher<Arithmetic::Half>{});
+    case Arithmetic::BFloat16: return body(Launcher<Arithmetic::BFloat16>{});
+    case Arithmetic::Tf32: return body(Launcher<Arithmetic::Tf32>{});
+    case Arithmetic::Float: return body(Launcher<Arithmetic::Float>{});
+    case Arithmetic::Double: return body(Launcher<Arithmetic::Double>{});
   }
+}
+
+}  // namespace
 
 void convolve(const Convolution& convolution, const Forward& forward, const LaunchPlan& plan,
               cudaStream_t stream) {
-  SSPCAB_BY_ARITHMETIC(forward, convolution, forward, plan, stream)
+  with_launcher(convolution.arithmetic,
+                [&](auto launcher) { launcher.forward(convolution, forward, plan, stream); });
 }
 void convolve_input_gradient(const Convolution& convolution, const InputGradient& gradient,
                              const LaunchPlan& plan, cudaStream_t stream) {
-  SSPCAB_BY_ARITHMETIC(input_gradient, convolution, gradient, plan, stream)
+  with_launcher(convolution.arithmetic, [&](auto launcher) {
+    launcher.input_gradient(convolution, gradient, plan, stream);
+  });
 }
 void convolve_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                               const LaunchPlan& plan, cudaStream_t stream) {
-  SSPCAB_BY_ARITHMETIC(weight_gradient, convolution, gradient, plan, stream)
+  with_launcher(convolution.arithmetic, [&](auto launcher) {
+    launcher.weight_gradient(convolution, gradient, plan, stream);
+  });
 }
 
 }  // namespace sspcab::cuda

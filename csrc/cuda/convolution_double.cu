@@ -1,5 +1,5 @@
 #include "cuda/convolution_launch.cuh"
 
 namespace sspcab::cuda {
-SSPCAB_DEFINE_LAUNCHER(DoubleTensorCores)
+template struct Launcher<Arithmetic::Double>;
 }

@@ -32,51 +32,38 @@ void with_config(int config, const Body& body) {
   }
 }
 
-// Defines Launcher<A::kArithmetic>.
-template <class A>
-struct Launches {
-  using D = typename A::Element;
+template <Arithmetic arithmetic>
+void Launcher<arithmetic>::forward(const Convolution& convolution, const Forward& forward,
+                                   const LaunchPlan& plan, cudaStream_t stream) {
+  using Cores = typename CoresOf<arithmetic>::Type;
+  with_config(plan.config, [&](auto config) {
+    launch(forward_kernel<MainLoop<Cores, config, true, true>>, plan.blocks, plan.threads,
+           plan.shared_bytes, stream, geometry_of(convolution),
+           filters_of<typename Cores::Element>(convolution), convolution.image, forward);
+  });
+}
 
-  static void forward(const Convolution& convolution, const Forward& forward,
-                      const LaunchPlan& plan, cudaStream_t stream) {
-    with_config(plan.config, [&](auto config) {
-      launch(forward_kernel<MainLoop<A, config, true, true>>, plan.blocks, plan.threads,
-             plan.shared_bytes, stream, geometry_of(convolution), filters_of<D>(convolution),
-             convolution.image, forward);
-    });
-  }
-  static void input_gradient(const Convolution& convolution, const InputGradient& gradient,
-                             const LaunchPlan& plan, cudaStream_t stream) {
-    with_config(plan.config, [&](auto config) {
-      launch(input_gradient_kernel<MainLoop<A, config, true, false>>, plan.blocks, plan.threads,
-             plan.shared_bytes, stream, geometry_of(convolution), filters_of<D>(convolution),
-             convolution.image, gradient);
-    });
-  }
-  static void weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
-                              const LaunchPlan& plan, cudaStream_t stream) {
-    with_config(plan.config, [&](auto config) {
-      launch(weight_gradient_kernel<MainLoop<A, config, false, false>>, plan.blocks, plan.threads,
-             plan.shared_bytes, stream, geometry_of(convolution), gradient, plan.splits);
-    });
-  }
-};
+template <Arithmetic arithmetic>
+void Launcher<arithmetic>::input_gradient(const Convolution& convolution,
+                                          const InputGradient& gradient, const LaunchPlan& plan,
+                                          cudaStream_t stream) {
+  using Cores = typename CoresOf<arithmetic>::Type;
+  with_config(plan.config, [&](auto config) {
+    launch(input_gradient_kernel<MainLoop<Cores, config, true, false>>, plan.blocks, plan.threads,
+           plan.shared_bytes, stream, geometry_of(convolution),
+           filters_of<typename Cores::Element>(convolution), convolution.image, gradient);
+  });
+}
 
-#define SSPCAB_DEFINE_LAUNCHER(A)                                                               \
-  template <>                                                                                   \
-  void Launcher<A::kArithmetic>::forward(const Convolution& c, const Forward& f,                \
-                                         const LaunchPlan& plan, cudaStream_t stream) {         \
-    Launches<A>::forward(c, f, plan, stream);                                                   \
-  }                                                                                             \
-  template <>                                                                                   \
-  void Launcher<A::kArithmetic>::input_gradient(const Convolution& c, const InputGradient& g,   \
-                                                const LaunchPlan& plan, cudaStream_t stream) {  \
-    Launches<A>::input_gradient(c, g, plan, stream);                                            \
-  }                                                                                             \
-  template <>                                                                                   \
-  void Launcher<A::kArithmetic>::weight_gradient(const Convolution& c, const WeightGradient& g, \
-                                                 const LaunchPlan& plan, cudaStream_t stream) { \
-    Launches<A>::weight_gradient(c, g, plan, stream);                                           \
-  }
+template <Arithmetic arithmetic>
+void Launcher<arithmetic>::weight_gradient(const Convolution& convolution,
+                                           const WeightGradient& gradient, const LaunchPlan& plan,
+                                           cudaStream_t stream) {
+  using Cores = typename CoresOf<arithmetic>::Type;
+  with_config(plan.config, [&](auto config) {
+    launch(weight_gradient_kernel<MainLoop<Cores, config, false, false>>, plan.blocks, plan.threads,
+           plan.shared_bytes, stream, geometry_of(convolution), gradient, plan.splits);
+  });
+}
 
 }  // namespace sspcab::cuda

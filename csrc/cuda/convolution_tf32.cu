@@ -1,5 +1,5 @@
 #include "cuda/convolution_launch.cuh"
 
 namespace sspcab::cuda {
-SSPCAB_DEFINE_LAUNCHER(Tf32TensorCores)
+template struct Launcher<Arithmetic::Tf32>;
 }

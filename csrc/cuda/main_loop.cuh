@@ -87,7 +87,6 @@ struct MainLoop {
   static constexpr TileShape kTile = tile_shape(Arithmetic::kArithmetic, config);
   static constexpr int kM = kTile.m, kN = kTile.n;
   static constexpr int kDepth = kDepthBytes / sizeof(Element);
-  static constexpr int kStageBytesA = kM * kDepthBytes, kStageBytesB = kN * kDepthBytes;
 
   template <bool deep, int rows>
   using Layout = decltype(cute::tile_to_shape(

@@ -19,7 +19,7 @@ void scale(Dtype dtype, const Image& image, const void* y, const void* gate, con
              static_cast<const D*>(y), static_cast<const W*>(gate), static_cast<const D*>(x),
              static_cast<D*>(out));
     };
-    if (loss) {
+    if (x) {
       run(scale_kernel<D, vector, channels_last, true>);
     } else {
       run(scale_kernel<D, vector, channels_last, false>);

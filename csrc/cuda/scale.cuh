@@ -33,7 +33,11 @@ __global__ void __launch_bounds__(kWalkThreads)
       if constexpr (WithLoss) error += squared_error(scaled, target[j]);
     }
   }
-  if constexpr (WithLoss) mean_error.finish(error);
+  if constexpr (WithLoss) {
+    mean_error.finish(error);
+  } else if (mean_error.loss && blockIdx.x == 0 && threadIdx.x == 0) {
+    *mean_error.loss = nan("");
+  }
 }
 
 }  // namespace sspcab::cuda

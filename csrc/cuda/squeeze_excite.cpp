@@ -1,6 +1,5 @@
 // Squeeze and excitation alone on CUDA, forward and backward.
-#include "checks.h"
-#include "cuda/tensors.h"
+#include "cuda/excitation_backward.h"
 
 namespace sspcab::cuda {
 namespace {
@@ -53,67 +52,33 @@ std::vector<Tensor> squeeze_excite_backward(Tensor grad_out, Tensor x, Tensor me
   check_same_image("grad_out", grad_out, x);
   check_excitation(x, fc1_weight, fc2_weight, fc1_weight);
   check(needs.size() == 5, "needs must have 5 entries; got ", needs.size());
-  const int64_t n = x.size(0), c = x.size(1), hidden_size = fc1_weight.size(0);
-  check_shape("mean", mean, {n, c}, x);
-  check_shape("hidden", hidden, {n, hidden_size}, x);
-  check_shape("gate", gate, {n, c}, x);
   const DeviceGuard guard(x.get_device_index());
-
+  ExcitationBackward excitation(x, mean, hidden, gate, fc1_weight, fc2_weight);
   const Tensor grad_x = needs[0] ? empty_image(x) : empty(x, {0}, x.scalar_type());
   std::vector<Tensor> gradients{grad_x};
-  const auto parameter = [&](const std::vector<int64_t>& shape, bool needed) {
-    gradients.push_back(empty_gradient(fc1_weight, shape, needed));
-    return if_needed(gradients.back(), needed);
-  };
   ParameterGradients parameters{};
-  parameters.dtype = dtype_of(x);
-  parameters.parameter_dtype = dtype_of(fc1_weight);
-  parameters.channels = c;
-  parameters.hidden = hidden_size;
-  parameters.grad_fc1_weight = parameter({hidden_size, c}, needs[1]);
-  parameters.grad_fc1_bias = parameter({hidden_size}, needs[2]);
-  parameters.grad_fc2_weight = parameter({c, hidden_size}, needs[3]);
-  parameters.grad_fc2_bias = parameter({c}, needs[4]);
+  excitation.allocate(needs, 1, gradients, parameters);
   const cudaStream_t stream = current_stream(x);
   if (x.numel() == 0) {
     parameter_gradients(parameters, stream);
     return gradients;
   }
 
-  const Dtype dtype = dtype_of(x);
   const Image image = image_of(x);
   const Tensor grad_dense = dense(grad_out, image.channels_last),
                x_dense = dense(x, image.channels_last);
-  const Tensor mean_dense = dense(mean), hidden_dense = dense(hidden), gate_dense = dense(gate);
-  const Tensor weight1 = dense(fc1_weight), weight2 = dense(fc2_weight);
-  const OutputGradient gradient{dtype,
-                                image,
+  Workspace workspace;
+  excitation.need(workspace);
+  workspace.allocate(x);
+  const OutputGradient gradient{dtype_of(x),          image,
                                 data(grad_dense),
                                 /*y=*/data(x_dense),
-                                /*x=*/nullptr,
-                                data(gate_dense),
+                                /*x=*/nullptr,        excitation.gate(),
                                 /*grad_loss=*/nullptr};
-  const int64_t wide = wide_bytes(dtype);
-  const SumSlots slots = channel_sum_slots(image);
-  Workspace workspace;
-  const size_t grad_gate_piece = workspace.add(slots.count(n) * c * wide);
-  const size_t grad_gate_input = workspace.add(n * c * wide);
-  const size_t grad_hidden_input = workspace.add(n * hidden_size * wide);
-  const size_t grad_mean = workspace.add(n * c * wide);
-  workspace.allocate(x);
-  const ChannelSums grad_gate{workspace[grad_gate_piece], slots};
-
-  gate_gradient(gradient, grad_gate, stream);
-  excitation_gradient({dtype, dtype_of(weight1), image, hidden_size, data(weight1), nullptr,
-                       data(weight2), nullptr},
-                      grad_gate, data(hidden_dense), data(gate_dense), workspace[grad_gate_input],
-                      workspace[grad_hidden_input], workspace[grad_mean], stream);
-  if (needs[0]) scale_gradient(gradient, workspace[grad_mean], mutable_data(grad_x), stream);
-  parameters.samples = n;
-  parameters.mean = data(mean_dense);
-  parameters.hidden_units = data(hidden_dense);
-  parameters.grad_gate_input = workspace[grad_gate_input];
-  parameters.grad_hidden_input = workspace[grad_hidden_input];
+  excitation.run(gradient, workspace, parameters, stream);
+  if (needs[0]) {
+    scale_gradient(gradient, excitation.grad_mean(workspace), mutable_data(grad_x), stream);
+  }
   parameter_gradients(parameters, stream);
   return gradients;
 }

@@ -41,9 +41,8 @@ Result run(const Block& block, bool keeps) {
   r.hidden = empty(x, {n, hidden_size}, wide);
   r.gate = empty(x, {n, c}, wide);
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-  if (x.numel() == 0 || !block.with_loss) torch::stable::fill_(r.loss, nan);
   if (x.numel() == 0) {  // the mean over nothing is NaN
-    for (Tensor t : {r.mean, r.hidden, r.gate}) torch::stable::fill_(t, nan);
+    for (Tensor t : {r.loss, r.mean, r.hidden, r.gate}) torch::stable::fill_(t, nan);
     return r;
   }
 
@@ -78,8 +77,8 @@ Result run(const Block& block, bool keeps) {
         data(fc2_weight), data(fc2_bias)},
        sums, mutable_data(r.mean), mutable_data(r.hidden), mutable_data(r.gate),
        static_cast<unsigned*>(workspace[counter]), stream);
-  scale(dtype, image, data(r.y), data(r.gate), data(input), mutable_data(r.out),
-        block.with_loss ? mutable_data(r.loss) : nullptr, static_cast<double*>(workspace[errors]),
+  scale(dtype, image, data(r.y), data(r.gate), block.with_loss ? data(input) : nullptr,
+        mutable_data(r.out), mutable_data(r.loss), static_cast<double*>(workspace[errors]),
         static_cast<unsigned*>(workspace[counter]), stream);
   return r;
 }

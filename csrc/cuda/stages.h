@@ -1,5 +1,7 @@
 // What each CUDA stage is given and leaves behind: pointers and sizes, no torch. A stage is one
-// launch; its kernel is in the .cuh file, its launcher in the .cu file of the same name.
+// launch; its kernel is in the .cuh file, its launcher in the .cu file of the same name
+// (channel_sums and gate_gradient share one, activation_gradient and scale_gradient too;
+// reconstruction_loss is in squared_error).
 //
 // D is the element type of images; W, of sums, gates and the loss: float, or double for double; P,
 // of parameters and their gradients: D, or float beside a half-precision D. Every pointer is dense
@@ -32,7 +34,7 @@ struct OutputGradient {
   Image image;
   const void* grad_out;   // D, null: 0
   const void* y;          // D
-  const void* x;          // D, null where there is no grad_loss
+  const void* x;          // D, read where there is a grad_loss
   const void* gate;       // W (N, C), null: 1
   const void* grad_loss;  // W scalar, null: 0
 };
@@ -71,8 +73,8 @@ void gate(const Excitation& excitation, const ChannelSums& sums, void* mean /* W
           void* hidden /* W (N, C // r) */, void* gate /* W (N, C) */, unsigned* counter,
           cudaStream_t stream);
 
-// --- scale: out = y · gate and, where loss is not null, loss = mean((out - x)²) of the rounded
-// out. Its last block adds up the partial errors, in order.
+// --- scale: out = y · gate and loss = mean((out - x)²) of the rounded out, whose last block adds
+// up the partial errors, in order. Where x is null, loss is NaN; it may be null then.
 int64_t error_parts(const Image& image);
 void scale(Dtype dtype, const Image& image, const void* y, const void* gate, const void* x,
            void* out, void* loss /* W scalar */, double* errors /* (error_parts) */,
