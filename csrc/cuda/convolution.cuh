@@ -143,12 +143,15 @@ __device__ void for_each_piece(const ResultTile<Loop, D>& results, const Image& 
   }
 }
 
+// The kernels' bounds name one block for each processor: left to itself, the compiler spills
+// registers of small tiles for the sake of more blocks.
+
 // (A) A block owns kM neighbouring pixels, through all samples, and kN output channels. To its sums
 // over taps and input channels, bias, ReLU and rounding are applied in registers. The tile goes
 // through shared memory, from where it is summed over each sample's pixels by one thread a channel,
 // and written in 16-byte pieces.
 template <class Loop>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(Geometry g, Filters<typename Loop::Element> filters, Image image,
                    Forward forward) {
 #if SSPCAB_HAS_PIPELINE
@@ -210,7 +213,7 @@ __global__ void __launch_bounds__(kThreads)
 // (backward 4) As (A), with grad_a for x, mirrored taps and transposed filters; the direct gradient
 // of the loss is subtracted while the tile is written.
 template <class Loop>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     input_gradient_kernel(Geometry g, Filters<typename Loop::Element> filters, Image image,
                           InputGradient gradient) {
 #if SSPCAB_HAS_PIPELINE
@@ -254,7 +257,7 @@ __global__ void __launch_bounds__(kThreads)
 // (backward 5) A block owns kM output × kN input channels of one tap, and one split of the pixels;
 // it sums over them and leaves the tile for parameter_gradients to add up.
 template <class Loop>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     weight_gradient_kernel(Geometry g, WeightGradient gradient, int64_t splits) {
 #if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
