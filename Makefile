@@ -61,7 +61,6 @@ $(PY): | tools
 $(VENV)/with-torch: | tools $(PY)
 	@echo "make: installing torch"
 	$(PIP) install "setuptools>=77.0.3" ninja pybind11
-	$(PIP) install --no-deps nvidia-cutlass # its headers alone, for the CUDA part
 	$(PIP) install $(TORCH)
 	@touch $@
 
@@ -71,6 +70,8 @@ $(VENV)/switches: always | $(PY)
 
 # The build's own words go to a log; the lines that tell what was decided are shown.
 $(VENV)/built: $(INPUTS) $(VENV)/switches $(VENV)/with-torch
+	@if test "$(FORCE_CUDA)" = 1 || command -v nvidia-smi >/dev/null; then \
+	  $(PIP) install --no-deps nvidia-cutlass; fi # its headers alone
 	@echo "make: building sspcab_cuda (log in $(LOG))"
 	@$(PY) -m pip --disable-pip-version-check install -v --no-build-isolation --no-deps -e . \
 	  >$(LOG) 2>&1 || { cat $(LOG); exit 1; }
