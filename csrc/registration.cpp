@@ -8,8 +8,7 @@
 //   fc1_*, fc2_*          (C // r, C), (C // r,) and (C, C // r), (C,)
 //   mean, gate            (N, C), hidden (N, C // r): float32, or float64 for float64 x
 //   allow_tf32            on CUDA, float32 convolutions may round their operands to TF32
-//   config                on CUDA, which tiles the convolutions use: -1 chosen by the size, 0 large
-//   to
+//   config                on CUDA, which tiles the convolutions use: -1 chosen by the size, 0 large to
 //                         2 small, 3 plain kernels; the CPU takes no notice of either
 //   needs                 which gradients to compute; the others come back empty
 #include <torch/csrc/stable/library.h>
@@ -39,19 +38,19 @@ STABLE_TORCH_LIBRARY(sspcab, m) {
   m.def(
       "sspcab(Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, "
       "Tensor bias1, Tensor bias2, Tensor bias3, Tensor bias4, Tensor fc1_weight, "
-      "Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, int dilation, bool with_loss, "
-      "bool allow_tf32=False, int config=-1) "
+      "Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, int dilation, bool relu, "
+      "bool with_loss, bool allow_tf32=False, int config=-1) "
       "-> (Tensor out, Tensor loss, Tensor y, Tensor mean, Tensor hidden, Tensor gate)");
   m.def(
       "sspcab_inference(Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, "
       "Tensor weight4, Tensor bias1, Tensor bias2, Tensor bias3, Tensor bias4, "
       "Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, int dilation, "
-      "bool with_loss, bool allow_tf32=False, int config=-1) "
+      "bool relu, bool with_loss, bool allow_tf32=False, int config=-1) "
       "-> (Tensor out, Tensor loss)");
   // needs: x, the four weights, the (one) gradient of every bias, fc1_weight, fc1_bias,
   // fc2_weight, fc2_bias
   m.def(
       "sspcab_backward(Tensor? grad_out, Tensor? grad_loss, Tensor x, Tensor y, Tensor mean, "
       "Tensor hidden, Tensor gate, Tensor[] weights, Tensor fc1_weight, Tensor fc2_weight, "
-      "int dilation, bool[] needs, bool allow_tf32=False, int config=-1) -> Tensor[]");
+      "int dilation, bool relu, bool[] needs, bool allow_tf32=False, int config=-1) -> Tensor[]");
 }

@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import ops, reference
-from .checks import check_activation, check_four, check_image
+from .checks import check_activation, check_four, check_image, check_mirrored, check_variant
+from .reference import Variant
 
 
 def _is_transformed() -> bool:
@@ -134,6 +135,7 @@ def sspcab(
     fc2_bias: Tensor,
     dilation: int = ...,
     return_loss: Literal[False] = ...,
+    variant: Variant = ...,
 ) -> Tensor: ...
 @overload
 def sspcab(
@@ -147,6 +149,7 @@ def sspcab(
     dilation: int = ...,
     *,
     return_loss: Literal[True],
+    variant: Variant = ...,
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def sspcab(
@@ -159,6 +162,7 @@ def sspcab(
     fc2_bias: Tensor,
     dilation: int = ...,
     return_loss: bool = ...,
+    variant: Variant = ...,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 def sspcab(
     x: Tensor,
@@ -170,6 +174,7 @@ def sspcab(
     fc2_bias: Tensor,
     dilation: int = 1,
     return_loss: bool = False,
+    variant: Variant = "paper",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The whole block, fused: masked convolution, ReLU, squeeze and excitation, loss.
 
@@ -177,6 +182,10 @@ def sspcab(
         x, weights, biases, dilation: as in :func:`masked_conv2d`.
         fc1_weight, fc1_bias, fc2_weight, fc2_bias: as in :func:`squeeze_excite`.
         return_loss: also return the reconstruction loss, computed in the same pass.
+        variant: ``"paper"``, ReLU after the sum of the corners; ``"anomalib"``, no activation
+            there; ``"tensorflow"``, the authors' TensorFlow code, with x mirrored at the border
+            (H and W larger than k' + d) and ReLU on each corner before the sum. The last isn't
+            fused: its masked convolution is :func:`sspcab_cuda.reference.masked_conv2d_tensorflow`.
 
     Returns:
         ``out`` of shape ``(N, C, H, W)``; with ``return_loss`` the pair of it and the scalar
@@ -185,6 +194,7 @@ def sspcab(
     check_image("x", x)
     check_four("weights", weights)
     check_four("biases", biases)
+    check_variant(variant)
     tensors = (x, *weights, *biases, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     if _is_transformed():
         return reference.sspcab(
@@ -197,8 +207,24 @@ def sspcab(
             fc2_bias,
             dilation,
             return_loss,
+            variant,
         )
+    if variant == "tensorflow":
+        y = _masked_conv2d_tensorflow(x, weights, biases, dilation)
+        out = squeeze_excite(y, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+        return (out, reconstruction_loss(out, x)) if return_loss else out
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     operator = ops.sspcab if saves else ops.sspcab_inference
-    out, loss = operator(*tensors, dilation, return_loss, *_precision(x))[:2]
+    with_relu = variant == "paper"
+    out, loss = operator(*tensors, dilation, with_relu, return_loss, *_precision(x))[:2]
     return (out, loss) if return_loss else out
+
+
+def _masked_conv2d_tensorflow(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int
+) -> Tensor:
+    """The reference's, with the checks, dtypes and layout that the operators have."""
+    check_mirrored(x, weights, biases, dilation)
+    parameters = [p.to(x.dtype) for p in (*weights, *biases)]
+    y = reference.masked_conv2d_tensorflow(x, parameters[:4], parameters[4:], dilation)
+    return y.contiguous(memory_format=ops.memory_format(x))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
-from .checks import check_at_least
+from .checks import check_at_least, check_variant
+from .reference import Variant
 
 
 class MaskedConv2d(nn.Module):
@@ -84,12 +85,15 @@ class SSPCAB(nn.Module):
         kernel_dim: k', the size of each of the four sub-kernels, in pixels.
         dilation: d ≥ 0, the distance between a sub-kernel and the masked centre, in pixels.
         reduction_ratio: r ≥ 1 of the squeeze-and-excitation gate.
+        variant: ``"paper"``; ``"anomalib"``, without ReLU; ``"tensorflow"``, with mirrored borders
+            and ReLU on each corner, not fused: :func:`sspcab_cuda.functional.sspcab`. Parameters
+            and the order of the corners are the same in all.
 
     Parameters: ``conv1`` to ``conv4`` (top-left, bottom-left, top-right, bottom-right), each with
     a weight ``(C, C, k', k')`` and a bias ``(C,)``; ``se.fc1`` and ``se.fc2``.
 
     Raises:
-        ValueError: an argument is no integer or too small.
+        ValueError: an argument is no integer or too small, or the variant is not one of these.
 
     Example:
         >>> block = SSPCAB(64)
@@ -98,13 +102,20 @@ class SSPCAB(nn.Module):
     """
 
     def __init__(
-        self, channels: int, kernel_dim: int = 1, dilation: int = 1, reduction_ratio: int = 8
+        self,
+        channels: int,
+        kernel_dim: int = 1,
+        dilation: int = 1,
+        reduction_ratio: int = 8,
+        variant: Variant = "paper",
     ) -> None:
         super().__init__()
         check_at_least("channels", channels, 1)
         check_at_least("kernel_dim", kernel_dim, 1)
         check_at_least("dilation", dilation, 0)
+        check_variant(variant)
         self.dilation = dilation
+        self.variant: Variant = variant
         self.conv1 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv2 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv3 = nn.Conv2d(channels, channels, kernel_dim)
@@ -136,6 +147,7 @@ class SSPCAB(nn.Module):
             fc2.bias,
             self.dilation,
             return_loss,
+            self.variant,
         )
 
     def anomaly_map(self, x: Tensor) -> Tensor:
@@ -151,7 +163,7 @@ class SSPCAB(nn.Module):
         return (self.forward(x).to(wide) - x.to(wide)).square().mean(dim=1)
 
     def extra_repr(self) -> str:
-        return _describe(self)
+        return f"{_describe(self)}, variant={self.variant}"
 
 
 def _convolutions(module: MaskedConv2d | SSPCAB) -> tuple[nn.Conv2d, ...]:

@@ -37,11 +37,14 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _empty_image(x: Tensor) -> Tensor:
-    """An image like x, channels_last if x's channels are neighbours in memory (tensors.h)."""
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Of the results: channels_last if x's channels are neighbours in memory (tensors.h)."""
     channels_last = not x.is_contiguous() and x.stride(1) == 1
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _empty_image(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
 def _empty_gradients(
@@ -135,6 +138,7 @@ def _(
     fc1_weight: Tensor,
     fc2_weight: Tensor,
     dilation: int,
+    relu: bool,
     needs: list[bool],
     *_: object,
 ) -> list[Tensor]:
@@ -268,7 +272,7 @@ def _reconstruction_loss_gradients(ctx: Any, grad_loss: Tensor) -> Gradients:
 
 
 def _save_sspcab(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.dilation, _, *ctx.kernels = inputs[13:]
+    ctx.dilation, ctx.relu, _, *ctx.kernels = inputs[13:]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
     ctx.save_for_backward(*inputs[:13], *output[2:])
@@ -297,6 +301,7 @@ def _sspcab_gradients(
                 fc2_bias,
                 ctx.dilation,
                 return_loss=True,
+                variant="paper" if ctx.relu else "anomalib",
             )
 
         return *_differentiable(function, inputs, needs, (grad_out, grad_loss)), *options
@@ -312,6 +317,7 @@ def _sspcab_gradients(
         inputs[9],
         inputs[11],
         ctx.dilation,
+        ctx.relu,
         _gather_bias(needs),
         *ctx.kernels,
     )

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Variant = Literal["paper", "anomalib", "tensorflow"]
+
 
 def masked_conv2d(
     x: Tensor,
@@ -39,20 +41,40 @@ def masked_conv2d(
     Returns:
         ``(N, C, H, W)``, as if x were 0 outside the image.
     """
+    total = sum(_corners(x, weights, biases, dilation, "constant"))
+    assert isinstance(total, Tensor)
+    return F.relu(total) if activation == "relu" else total
+
+
+def masked_conv2d_tensorflow(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int = 1
+) -> Tensor:
+    """:func:`masked_conv2d` as in the authors' TensorFlow code.
+
+    x is mirrored at the border (without repeating it), so H and W must be larger than k' + d, and
+    ReLU is applied to each corner before the sum.
+    """
+    total = sum(map(F.relu, _corners(x, weights, biases, dilation, "reflect")))
+    assert isinstance(total, Tensor)
+    return total
+
+
+def _corners(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int, padding_mode: str
+) -> list[Tensor]:
+    """What each corner adds to the masked convolution: four times ``(N, C, H, W)``."""
     kernel_dim = weights[0].shape[-1]
     padding = kernel_dim + dilation
     distance = kernel_dim + 2 * dilation + 1  # between the first rows (columns) of two sub-kernels
     height, width = x.shape[-2:]
-    padded = F.pad(x, (padding,) * 4)
+    padded = F.pad(x, (padding,) * 4, mode=padding_mode)
     upper, lower = slice(0, height + kernel_dim - 1), slice(distance, None)
     left, right = slice(0, width + kernel_dim - 1), slice(distance, None)
     corners = ((upper, left), (lower, left), (upper, right), (lower, right))
-    total = sum(
+    return [
         F.conv2d(padded[..., rows, columns], weight, bias)
         for (rows, columns), weight, bias in zip(corners, weights, biases, strict=True)
-    )
-    assert isinstance(total, Tensor)
-    return F.relu(total) if activation == "relu" else total
+    ]
 
 
 def squeeze_excite(
@@ -98,6 +120,7 @@ def sspcab(
     fc2_bias: Tensor,
     dilation: int = ...,
     return_loss: Literal[False] = ...,
+    variant: Variant = ...,
 ) -> Tensor: ...
 @overload
 def sspcab(
@@ -111,6 +134,7 @@ def sspcab(
     dilation: int = ...,
     *,
     return_loss: Literal[True],
+    variant: Variant = ...,
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def sspcab(
@@ -123,6 +147,7 @@ def sspcab(
     fc2_bias: Tensor,
     dilation: int = ...,
     return_loss: bool = ...,
+    variant: Variant = ...,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 def sspcab(
     x: Tensor,
@@ -134,16 +159,22 @@ def sspcab(
     fc2_bias: Tensor,
     dilation: int = 1,
     return_loss: bool = False,
+    variant: Variant = "paper",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The whole block: masked convolution, ReLU, squeeze and excitation, reconstruction loss.
 
-    Arguments as in :func:`masked_conv2d` and :func:`squeeze_excite`.
+    Arguments as in :func:`masked_conv2d` and :func:`squeeze_excite`; ``variant`` says what the
+    masked convolution is: ``"paper"`` has ReLU after the sum of the corners, ``"anomalib"`` none,
+    ``"tensorflow"`` is :func:`masked_conv2d_tensorflow`.
 
     Returns:
         ``out`` of shape ``(N, C, H, W)``; with ``return_loss`` the pair of it and the scalar
         :func:`reconstruction_loss` of ``out`` against ``x``.
     """
-    y = masked_conv2d(x, weights, biases, dilation)
+    if variant == "tensorflow":
+        y = masked_conv2d_tensorflow(x, weights, biases, dilation)
+    else:
+        y = masked_conv2d(x, weights, biases, dilation, "relu" if variant == "paper" else "none")
     out = squeeze_excite(y, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     return (out, reconstruction_loss(out, x)) if return_loss else out
 
@@ -182,10 +213,16 @@ class SSPCAB(nn.Module):
     """The block as a module, with the parameters of :class:`sspcab_cuda.SSPCAB`."""
 
     def __init__(
-        self, channels: int, kernel_dim: int = 1, dilation: int = 1, reduction_ratio: int = 8
+        self,
+        channels: int,
+        kernel_dim: int = 1,
+        dilation: int = 1,
+        reduction_ratio: int = 8,
+        variant: Variant = "paper",
     ) -> None:
         super().__init__()
         self.dilation = dilation
+        self.variant: Variant = variant
         self.conv1 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv2 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv3 = nn.Conv2d(channels, channels, kernel_dim)
@@ -195,9 +232,19 @@ class SSPCAB(nn.Module):
     def forward(self, x: Tensor, return_loss: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         convs = (self.conv1, self.conv2, self.conv3, self.conv4)
         biases = [c.bias for c in convs if c.bias is not None]
-        y = masked_conv2d(x, [c.weight for c in convs], biases, self.dilation)
-        out = self.se(y)
-        return (out, reconstruction_loss(out, x)) if return_loss else out
+        fc1, fc2 = self.se.fc1, self.se.fc2
+        return sspcab(
+            x,
+            [c.weight for c in convs],
+            biases,
+            fc1.weight,
+            fc1.bias,
+            fc2.weight,
+            fc2.bias,
+            self.dilation,
+            return_loss,
+            self.variant,
+        )
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """Squared reconstruction error of each pixel, averaged over the channels: ``(N, H, W)``."""

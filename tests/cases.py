@@ -168,11 +168,15 @@ def output_gradients(
 
 
 def block(
-    library: ModuleType, tensors: Sequence[Tensor], dilation: int, return_loss: bool = True
+    library: ModuleType,
+    tensors: Sequence[Tensor],
+    dilation: int,
+    return_loss: bool = True,
+    variant: str = "paper",
 ) -> tuple[Tensor, ...]:
     """library.sspcab on the tensors of NAMES: (out, loss), or (out,)."""
     result = library.sspcab(
-        tensors[0], tensors[1:5], tensors[5:9], *tensors[9:], dilation, return_loss
+        tensors[0], tensors[1:5], tensors[5:9], *tensors[9:], dilation, return_loss, variant
     )
     return result if return_loss else (result,)
 
@@ -196,10 +200,12 @@ def forward_backward(
     dilation: int,
     grad_out: Tensor | None,
     grad_loss: Tensor | None,
+    *,
+    variant: str = "paper",
 ) -> dict[str, Tensor]:
     """out, loss and the gradients of all 13 arguments, by name."""
     inputs = leaves(tensors)
-    out, loss = block(library, inputs, dilation)
+    out, loss = block(library, inputs, dilation, variant=variant)
     pairs = [(o, g) for o, g in ((out, grad_out), (loss, grad_loss)) if g is not None]
     gradients = torch.autograd.grad([o for o, _ in pairs], inputs, [g for _, g in pairs])
     names = [f"grad_{name}" for name in NAMES]

@@ -141,7 +141,7 @@ def test_unused_outputs_have_no_gradient(device: str) -> None:
     tensors = leaves(arguments(SMALL, device=device))
     out, mean, _, _ = ops.squeeze_excite(tensors[0], *tensors[9:])
     assert out.requires_grad and not mean.requires_grad
-    y, *vectors = ops.sspcab(*tensors, 1, True)[2:]
+    y, *vectors = ops.sspcab(*tensors, 1, True, True)[2:]
     assert not y.requires_grad and not any(v.requires_grad for v in vectors)
 
 

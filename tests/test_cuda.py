@@ -66,7 +66,7 @@ def results(
         image = tensors[0].detach().contiguous(memory_format=torch.channels_last)
         tensors[0] = image.requires_grad_()
     grads = output_gradients(case, dtype, "cuda")
-    out, loss = ops.sspcab(*tensors, case.dilation, True, allow_tf32, config)[:2]
+    out, loss = ops.sspcab(*tensors, case.dilation, True, True, allow_tf32, config)[:2]
     gradients = torch.autograd.grad([out, loss], tensors, grads)
     names = [f"grad_{name}" for name in NAMES]
     return {"out": out.detach(), "loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
@@ -147,7 +147,7 @@ def test_tf32_follows_the_setting_of_convolutions(monkeypatch: pytest.MonkeyPatc
     for allowed in (True, False):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
         block(functional, tensors, 1)
-    assert [args[15:] for args in calls] == [(True,), ()]
+    assert [args[16:] for args in calls] == [(True,), ()]
 
 
 @pytest.mark.parametrize("config", [-2, 4])
@@ -155,14 +155,14 @@ def test_unknown_config(config: int) -> None:
     tensors = arguments(SMALL, device="cuda")
     text = f"config must be -1 (automatic), 0 to 2 (tiles) or 3 (plain kernels); got {config}"
     with pytest.raises(RuntimeError, match=re.escape(text)):
-        ops.sspcab_inference(*tensors, 1, True, False, config)
+        ops.sspcab_inference(*tensors, 1, True, True, False, config)
 
 
 def test_config_that_the_channels_do_not_fit() -> None:
     tensors = arguments(Case(1, 5, 4, 4), torch.float16, "cuda")
     text = r"config 1 needs compute capability 8\.0 .* channels .*; got x of \(1, 5, 4, 4\)"
     with pytest.raises(RuntimeError, match=text):
-        ops.sspcab_inference(*tensors, 1, True, False, 1)
+        ops.sspcab_inference(*tensors, 1, True, True, False, 1)
 
 
 def test_plan_of_launches() -> None:

@@ -164,7 +164,7 @@ def test_private_operators(device: str) -> None:
     tensors = arguments(CASE, device=device)
     x, weights, excitation = tensors[0], tensors[1:5], tensors[9:]
     grad, grad_loss = output_gradients(CASE, torch.float32, device)
-    _, _, y, mean, hidden, gate = ops.sspcab(*tensors, 1, True)
+    _, _, y, mean, hidden, gate = ops.sspcab(*tensors, 1, True, True)
     fc1, fc2 = excitation[0], excitation[2]
 
     def convolution_backward(w: list[Tensor] = weights, y: Tensor = y, g: Tensor = grad,
@@ -178,7 +178,7 @@ def test_private_operators(device: str) -> None:
     def block_backward(g: Tensor = grad, needs: int = 10, m: Tensor = mean, h: Tensor = hidden,
                        gate: Tensor = gate, y: Tensor = y) -> Any:  # fmt: skip
         return ops.sspcab_backward(
-            g, grad_loss, x, y, m, h, gate, weights, fc1, fc2, 1, [True] * needs
+            g, grad_loss, x, y, m, h, gate, weights, fc1, fc2, 1, True, [True] * needs
         )
 
     of = "(2, 16, 6, 5) for x of (2, 16, 6, 5); got"

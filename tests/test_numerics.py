@@ -105,7 +105,7 @@ def test_mean_of_many_pixels(device: str, layout: str) -> None:
     """The squeeze adds up positive numbers, whose rounding errors grow the fastest."""
     case = Case(1, 8, 256, 256, reduction_ratio=1)
     x, *parameters = arguments(case, torch.float32, device)
-    _, _, y, mean, _, _ = ops.sspcab(LAYOUTS[layout](x), *parameters, case.dilation, False)
+    _, _, y, mean, _, _ = ops.sspcab(LAYOUTS[layout](x), *parameters, case.dilation, True, False)
     mean_alone = ops.squeeze_excite(y, *parameters[8:])[1]
     truth = y.double().mean(dim=(2, 3))
     limit = 2 * rms_error(y.mean(dim=(2, 3)), truth) + ROUNDING

@@ -32,7 +32,7 @@ def calls_of(
     x = tensors[0] = LAYOUTS[layout](tensors[0])
     grad_out, grad_loss = output_gradients(case, dtype, device)
     weights, excitation, d = tensors[1:5], tensors[9:], case.dilation
-    out, _, y, *vectors = ops.sspcab(*tensors, d, True)
+    out, _, y, *vectors = ops.sspcab(*tensors, d, True, True)
     saved = (*vectors, excitation[0], excitation[2])
     calls: dict[str, list[tuple[Any, ...]]] = {
         "masked_conv2d": [(*tensors[:9], d, relu) for relu in (True, False)],
@@ -47,12 +47,20 @@ def calls_of(
         ],
         "reconstruction_loss": [(out, x)],
         "reconstruction_loss_backward": [(grad_loss, out, x)],
-        "sspcab": [(*tensors, d, True), (*tensors, d, False)],
-        "sspcab_inference": [(*tensors, d, True), (*tensors, d, False)],
+        "sspcab": [
+            (*tensors, d, True, True),
+            (*tensors, d, False, True),
+            (*tensors, d, True, False),
+        ],
+        "sspcab_inference": [
+            (*tensors, d, True, True),
+            (*tensors, d, False, True),
+            (*tensors, d, True, False),
+        ],
         "sspcab_backward": [
-            (grad_out, grad_loss, x, y, *vectors, weights, *saved[3:], d, [True] * 10),
-            (None, grad_loss, x, y, *vectors, weights, *saved[3:], d, [False, True] * 5),
-            (grad_out, None, x, y, *vectors, weights, *saved[3:], d, [True, False] * 5),
+            (grad_out, grad_loss, x, y, *vectors, weights, *saved[3:], d, True, [True] * 10),
+            (None, grad_loss, x, y, *vectors, weights, *saved[3:], d, True, [False, True] * 5),
+            (grad_out, None, x, y, *vectors, weights, *saved[3:], d, False, [True, False] * 5),
         ],
     }
     return calls[name]

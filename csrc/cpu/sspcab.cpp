@@ -13,7 +13,7 @@ struct Block {
   std::vector<Tensor> weights, biases;
   Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
   int64_t dilation;
-  bool with_loss;
+  bool relu, with_loss;
 
   void check() const {
     check_image("x", x);
@@ -57,7 +57,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
     const int64_t offset = first * s.numel();
     const Bands bands = conv.bands(count);
     const Buffer<double> sums = zeros<double>(count * bands.per_sample * channels);
-    conv.forward(x_data + offset, count, bands, panels.get(), bias.get(), /*relu=*/true, y + offset,
+    conv.forward(x_data + offset, count, bands, panels.get(), bias.get(), block.relu, y + offset,
                  sums.get());
     Workers(count * excitation.work()).run(count, [&](int64_t i, int64_t) {
       const int64_t n = first + i;
@@ -107,7 +107,8 @@ Result run(const Block& block, bool keeps) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
     Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor bias1,
     Tensor bias2, Tensor bias3, Tensor bias4, Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
-    Tensor fc2_bias, int64_t dilation, bool with_loss, bool /*allow_tf32*/, int64_t /*config*/) {
+    Tensor fc2_bias, int64_t dilation, bool relu, bool with_loss, bool /*allow_tf32*/,
+    int64_t /*config*/) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},
@@ -116,6 +117,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
                         fc2_weight,
                         fc2_bias,
                         dilation,
+                        relu,
                         with_loss},
                        /*keeps=*/true);
   return {r.out, r.loss, r.y, r.mean, r.hidden, r.gate};
@@ -125,8 +127,9 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                                             Tensor weight3, Tensor weight4, Tensor bias1,
                                             Tensor bias2, Tensor bias3, Tensor bias4,
                                             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
-                                            Tensor fc2_bias, int64_t dilation, bool with_loss,
-                                            bool /*allow_tf32*/, int64_t /*config*/) {
+                                            Tensor fc2_bias, int64_t dilation, bool relu,
+                                            bool with_loss, bool /*allow_tf32*/,
+                                            int64_t /*config*/) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},
@@ -135,6 +138,7 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                         fc2_weight,
                         fc2_bias,
                         dilation,
+                        relu,
                         with_loss},
                        /*keeps=*/false);
   return {r.out, r.loss};

@@ -13,6 +13,7 @@ struct Saved {
   std::vector<Tensor> weights;
   Tensor fc1_weight, fc2_weight;
   int64_t dilation;
+  bool relu;
 };
 
 void check_arguments(const std::optional<Tensor>& grad_out, const Saved& saved,
@@ -69,8 +70,8 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, std::optiona
                           grad_hidden_input.get() + n * hidden, grad_mean.get() + n * channels);
     });
     if (convolution_gradient.needs_any()) {
-      convolution_gradient.add(gradient, grad_mean.get() + first * channels, /*relu=*/true,
-                               data<D>(x), first, count);
+      convolution_gradient.add(gradient, grad_mean.get() + first * channels, saved.relu, data<D>(x),
+                               first, count);
     }
   });
   const int64_t used = s.numel() > 0 ? samples : 0;
@@ -89,9 +90,10 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, std::optiona
 std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out, std::optional<Tensor> grad_loss,
                                     Tensor x, Tensor y, Tensor mean, Tensor hidden, Tensor gate,
                                     std::vector<Tensor> weights, Tensor fc1_weight,
-                                    Tensor fc2_weight, int64_t dilation, std::vector<bool> needs,
-                                    bool /*allow_tf32*/, int64_t /*config*/) {
-  const Saved saved{x, y, mean, hidden, gate, weights, fc1_weight, fc2_weight, dilation};
+                                    Tensor fc2_weight, int64_t dilation, bool relu,
+                                    std::vector<bool> needs, bool /*allow_tf32*/,
+                                    int64_t /*config*/) {
+  const Saved saved{x, y, mean, hidden, gate, weights, fc1_weight, fc2_weight, dilation, relu};
   check_arguments(grad_out, saved, needs);
   std::optional<double> loss;
   if (grad_loss) {

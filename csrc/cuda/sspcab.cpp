@@ -10,7 +10,7 @@ struct Block {
   std::vector<Tensor> weights, biases;
   Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
   int64_t dilation;
-  bool with_loss, allow_tf32;
+  bool relu, with_loss, allow_tf32;
   int64_t config;
 
   void check() const {
@@ -58,7 +58,7 @@ Result run(const Block& block, bool keeps) {
     biases.push_back(dense(block.biases[i]));
     forward.bias[i] = data(biases[i]);
   }
-  forward.relu = true;
+  forward.relu = block.relu;
   forward.y = mutable_data(r.y);
 
   Workspace workspace;
@@ -86,7 +86,7 @@ Result run(const Block& block, bool keeps) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
     Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor bias1,
     Tensor bias2, Tensor bias3, Tensor bias4, Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
-    Tensor fc2_bias, int64_t dilation, bool with_loss, bool allow_tf32, int64_t config) {
+    Tensor fc2_bias, int64_t dilation, bool relu, bool with_loss, bool allow_tf32, int64_t config) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},
@@ -95,6 +95,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
                         fc2_weight,
                         fc2_bias,
                         dilation,
+                        relu,
                         with_loss,
                         allow_tf32,
                         config},
@@ -106,8 +107,8 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                                             Tensor weight3, Tensor weight4, Tensor bias1,
                                             Tensor bias2, Tensor bias3, Tensor bias4,
                                             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
-                                            Tensor fc2_bias, int64_t dilation, bool with_loss,
-                                            bool allow_tf32, int64_t config) {
+                                            Tensor fc2_bias, int64_t dilation, bool relu,
+                                            bool with_loss, bool allow_tf32, int64_t config) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},
@@ -116,6 +117,7 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                         fc2_weight,
                         fc2_bias,
                         dilation,
+                        relu,
                         with_loss,
                         allow_tf32,
                         config},

@@ -10,8 +10,8 @@ namespace {
 std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out, std::optional<Tensor> grad_loss,
                                     Tensor x, Tensor y, Tensor mean, Tensor hidden, Tensor gate,
                                     std::vector<Tensor> weights, Tensor fc1_weight,
-                                    Tensor fc2_weight, int64_t dilation, std::vector<bool> needs,
-                                    bool allow_tf32, int64_t config) {
+                                    Tensor fc2_weight, int64_t dilation, bool relu,
+                                    std::vector<bool> needs, bool allow_tf32, int64_t config) {
   check_image("x", x);
   check_sub_kernels(x, weights, dilation);
   check_excitation(x, fc1_weight, fc2_weight, weights[0]);
@@ -50,8 +50,7 @@ std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out, std::optiona
 
   convolution.pack(gradient, workspace, stream);
   excitation.run(gradient, workspace, parameters, stream);
-  convolution.run(gradient, excitation.grad_mean(workspace), /*relu=*/true, workspace, parameters,
-                  stream);
+  convolution.run(gradient, excitation.grad_mean(workspace), relu, workspace, parameters, stream);
   parameter_gradients(parameters, stream);
   return gradients;
 }

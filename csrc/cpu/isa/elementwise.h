@@ -160,9 +160,9 @@ inline Vector<Compute<D>> activation_gradient_at(const OutputGradient<D>& g, boo
                                                  int64_t offset, Vector<Compute<D>> gate,
                                                  Vector<Compute<D>> grad_mean, Width width) {
   using T = Compute<D>;
-  if (!relu) return output_gradient(g, offset, Vector<T>{}, gate, width) * gate + grad_mean;
-  const Vector<T> y = load(g.y + offset, width);
-  return where_active<T>(y, output_gradient(g, offset, y, gate, width) * gate + grad_mean);
+  const Vector<T> y = relu || g.x ? load(g.y + offset, width) : Vector<T>{};
+  const Vector<T> grad = output_gradient(g, offset, y, gate, width) * gate + grad_mean;
+  return relu ? where_active<T>(y, grad) : grad;
 }
 
 template <class T, bool ChannelsLast, class Width>
