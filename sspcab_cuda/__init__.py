@@ -4,8 +4,9 @@ Ristea et al., CVPR 2022. :class:`SSPCAB` takes the place of the published layer
 same parameter names, same numbers.
 """
 
-from . import functional, reference
+from . import convert, functional, reference
 from ._extension import build_info
+from .convert import replace
 from .losses import collect_reconstruction_losses, total_loss
 from .modules import SSPCAB, MaskedConv2d, SELayer
 
@@ -18,7 +19,9 @@ __all__ = [
     "__version__",
     "build_info",
     "collect_reconstruction_losses",
+    "convert",
     "functional",
     "reference",
+    "replace",
     "total_loss",
 ]
