@@ -6,6 +6,7 @@ same parameter names, same numbers.
 
 from . import functional, reference
 from ._extension import build_info
+from .decompositions import decompositions
 from .modules import SSPCAB, MaskedConv2d, SELayer
 
 __version__: str = str(build_info()["version"])
@@ -16,6 +17,7 @@ __all__ = [
     "SELayer",
     "__version__",
     "build_info",
+    "decompositions",
     "functional",
     "reference",
 ]

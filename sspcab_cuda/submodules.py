@@ -21,7 +21,7 @@ _HOOKS = {
     "_backward_pre_hooks": "backward pre-hook",
     "_backward_hooks": "backward hook",
 }
-_GEOMETRY = ((1, 1), (0, 0), (1, 1))
+_UNIT = ((1, 1), (0, 0), (1, 1))
 
 
 def check_readable(
@@ -38,19 +38,24 @@ def check_readable(
         RuntimeError: a sub-module isn't computed by kind, has a hook that does more than recompute
             a parameter, has no bias, or is a convolution with stride, padding or dilation.
     """
-    for name, module in zip(names, modules, strict=True):
-        # All that an ordinary sub-module pays for, at every call.
+    for module in modules:
+        # All that ordinary sub-modules pay for, at every call.
         if (
             type(module) is not kind
-            or "forward" in module.__dict__
-            or module._forward_pre_hooks
-            or module._forward_hooks
-            or module._backward_pre_hooks
-            or module._backward_hooks
-            or module._parameters.get("bias", module) is None
-            or (kind is nn.Conv2d and _geometry(module) != _GEOMETRY)
+            or "forward" in (state := module.__dict__)
+            or state["_forward_pre_hooks"]
+            or state["_forward_hooks"]
+            or state["_backward_pre_hooks"]
+            or state["_backward_hooks"]
+            or ("bias" in state["_parameters"] and state["_parameters"]["bias"] is None)
+            or (
+                kind is nn.Conv2d
+                and (state["stride"], state["padding"], state["dilation"]) != _UNIT
+            )
         ):
-            _check(type(owner).__name__, kind, name, module)
+            for name, module in zip(names, modules, strict=True):
+                _check(type(owner).__name__, kind, name, module)
+            return
 
 
 def read(modules: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
@@ -62,10 +67,6 @@ def read(modules: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
         weights.append(module.weight)
         biases.append(module.bias)
     return weights, biases  # type: ignore[return-value]
-
-
-def _geometry(module: Any) -> tuple[Any, ...]:
-    return module.stride, module.padding, module.dilation
 
 
 def _check(owner: str, kind: type[nn.Module], name: str, module: nn.Module) -> None:
@@ -85,10 +86,10 @@ def _check(owner: str, kind: type[nn.Module], name: str, module: nn.Module) -> N
                 )
     if module._parameters.get("bias", module) is None:
         raise RuntimeError(f"{rule} have a bias, of zeros if need be; got None")
-    if kind is nn.Conv2d and _geometry(module) != _GEOMETRY:
-        raise RuntimeError(
-            f"{rule} have stride, padding and dilation {_GEOMETRY}; got {_geometry(module)}"
-        )
+    if isinstance(module, nn.Conv2d):
+        geometry = (module.stride, module.padding, module.dilation)
+        if geometry != _UNIT:
+            raise RuntimeError(f"{rule} have stride, padding and dilation {_UNIT}; got {geometry}")
 
 
 def _foreign(kind: type[nn.Module], module: nn.Module) -> str | None:
