@@ -10,8 +10,8 @@ bottom-right. Arguments that break a rule raise an error with the rule and the v
 On CUDA, float32 convolutions round their operands to TF32 where ``nn.Conv2d`` does, that is where
 ``torch.backends.cudnn.conv.fp32_precision`` is ``"tf32"``, PyTorch's default; sums stay float32.
 
-Under ``torch.func`` transforms and forward-mode differentiation the results come from
-:mod:`sspcab_cuda.reference`, as do second derivatives.
+Under ``torch.func`` transforms, forward-mode differentiation and ``torch.onnx.export`` the results
+come from :mod:`sspcab_cuda.reference`, as do second derivatives.
 
 Source: Ristea et al., "Self-Supervised Predictive Convolutional Attentive Block for Anomaly
 Detection", CVPR 2022.
@@ -31,14 +31,17 @@ from .checks import check_activation, check_four, check_image, check_mirrored, c
 from .reference import Variant
 
 
-def _is_transformed() -> bool:
-    """Whether a function transform or forward-mode differentiation is under way.
+def _is_for_reference() -> bool:
+    """Whether a function transform, forward-mode differentiation or an ONNX export is under way.
 
-    Custom operators don't take part in either: jvp would silently be 0.
+    Custom operators don't take part in the first two, where jvp would silently be 0, and no
+    runtime of ONNX has ours.
     """
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if torch.compiler.is_compiling():  # and where torch.export traces for ONNX
+        return torch.onnx.is_in_onnx_export()
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return torch.jit.is_tracing() and torch.onnx.is_in_onnx_export()
 
 
 @torch.compiler.assume_constant_result
@@ -80,7 +83,7 @@ def masked_conv2d(
     check_four("weights", weights)
     check_four("biases", biases)
     check_activation(activation)
-    if _is_transformed():
+    if _is_for_reference():
         return reference.masked_conv2d(x, weights, biases, dilation, activation)
     with_relu = activation == "relu"
     y: Tensor = ops.masked_conv2d(x, *weights, *biases, dilation, with_relu, *_precision(x))
@@ -101,7 +104,7 @@ def squeeze_excite(
         ``(N, C, H, W)``: x times the gate, ``sigmoid(fc2(relu(fc1(mean of x over H and W))))``.
     """
     check_image("x", x)
-    if _is_transformed():
+    if _is_for_reference():
         return reference.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     out: Tensor = ops.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)[0]
     return out
@@ -118,7 +121,7 @@ def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
     """
     check_image("out", out)
     check_image("x", x)
-    if _is_transformed():
+    if _is_for_reference():
         return reference.reconstruction_loss(out, x)
     loss: Tensor = ops.reconstruction_loss(out, x)
     return loss
@@ -196,7 +199,7 @@ def sspcab(
     check_four("biases", biases)
     check_variant(variant)
     tensors = (x, *weights, *biases, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    if _is_transformed():
+    if _is_for_reference():
         return reference.sspcab(
             x,
             weights,

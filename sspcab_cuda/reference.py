@@ -90,10 +90,17 @@ def squeeze_excite(
     Returns:
         ``(N, C, H, W)``: x times the gate, ``sigmoid(fc2(relu(fc1(mean of x over H and W))))``.
     """
-    squeezed = x.mean(dim=(2, 3))
-    hidden = F.relu(F.linear(squeezed, fc1_weight, fc1_bias))
-    gate = torch.sigmoid(F.linear(hidden, fc2_weight, fc2_bias))
+    *_, gate = excitation(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     return x * gate[:, :, None, None]
+
+
+def excitation(
+    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, hidden units and gate of :func:`squeeze_excite`: ``(N, C)``, ``(N, C // r)``, ``(N, C)``."""
+    mean = x.mean(dim=(2, 3))
+    hidden = F.relu(F.linear(mean, fc1_weight, fc1_bias))
+    return mean, hidden, torch.sigmoid(F.linear(hidden, fc2_weight, fc2_bias))
 
 
 def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
