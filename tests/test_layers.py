@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import sspcab_cuda
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "sspcab_cuda"
+PACKAGE = Path(sspcab_cuda.__file__).parent
 CSRC = ROOT / "csrc"
 
 # What each Python file may import of this package.
