@@ -21,7 +21,7 @@ define build
 	@sed -n 's/^ *\(sspcab: \)/\1/p' $(2) | uniq
 endef
 
-.PHONY: demo test bench wheel lint format clean tools always
+.PHONY: demo test bench docs wheel lint format clean tools always
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -32,6 +32,9 @@ test: $(VENV)/with-test
 
 bench: $(VENV)/with-bench
 	$(PY) -m benchmarks $(BENCH_ARGS)
+
+docs: $(VENV)/with-docs
+	$(PY) -m sphinx -c docs -W --keep-going --quiet . build/docs
 
 # From the source package, so that the wheel has what that names and nothing else. auditwheel finds
 # the manylinux tag that the binary keeps; libtorch and the CUDA runtime come with torch.
