@@ -117,7 +117,7 @@ def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
         out, x: ``(N, C, H, W)``, of one dtype.
 
     Returns:
-        A scalar: float64 for float64 input, otherwise float32. NaN for an empty input.
+        A scalar, float64 for float64 input, otherwise float32. NaN for an empty input.
     """
     check_image("out", out)
     check_image("x", x)

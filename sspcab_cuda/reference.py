@@ -3,8 +3,8 @@
 Written from the formulas of Ristea et al., "Self-Supervised Predictive Convolutional Attentive
 Block for Anomaly Detection", CVPR 2022. It imports torch alone, runs on every device and dtype
 that PyTorch has, and can be differentiated any number of times. The functions have the names,
-arguments and results of :mod:`sspcab_cuda.functional`; the modules have the parameters of
-:mod:`sspcab_cuda.modules`.
+arguments and results of :mod:`sspcab_cuda.functional`; the modules have the parameters of those in
+:mod:`sspcab_cuda`.
 
 Corners are numbered as in the authors' code: 0 top-left, 1 bottom-left, 2 top-right,
 3 bottom-right.
@@ -110,7 +110,7 @@ def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
         out, x: ``(N, C, H, W)``.
 
     Returns:
-        A scalar: float64 for float64 input, otherwise float32. NaN for an empty input.
+        A scalar, float64 for float64 input, otherwise float32. NaN for an empty input.
     """
     wide = torch.promote_types(torch.promote_types(out.dtype, x.dtype), torch.float32)
     return F.mse_loss(out.to(wide), x.to(wide))
