@@ -14,10 +14,13 @@ CSRC = ROOT / "csrc"
 
 # What each Python file may import of this package.
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"functional", "reference", "modules", "_extension"},
-    "modules": {"functional", "checks", "reference"},
-    "functional": {"ops", "reference", "checks"},
+    "__init__": {"functional", "reference", "modules", "decompositions", "_extension"},
+    "modules": {"functional", "checks", "reference", "submodules"},
+    "submodules": set(),
+    "functional": {"ops", "reference", "checks", "operator_checks"},
+    "decompositions": {"ops", "reference"},
     "ops": {"_extension", "reference"},
+    "operator_checks": set(),
     "checks": {"_extension", "reference"},
     "reference": set(),
     "_extension": {"_C"},
