@@ -1,5 +1,6 @@
 """What ``csrc/checks.h`` checks, in the same words, where the reference computes and no operator
-runs. Within autocast any dtype will do: parameters are cast there."""
+runs. Within autocast any dtype will do: parameters are cast there. TorchScript's tracer, which ONNX
+export may use, is left alone: sizes are tensors in it, and a comparison of them is a warning."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from torch import Tensor
 def check_sub_kernels(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int
 ) -> None:
+    if torch.jit.is_tracing():
+        return
     _check_image(x)
     if dilation < 0:
         raise RuntimeError(f"sspcab: dilation must be 0 or more; got {dilation}")
@@ -27,6 +30,8 @@ def check_sub_kernels(
 
 
 def check_mirrored(x: Tensor, kernel_dim: int, dilation: int) -> None:
+    if torch.jit.is_tracing():
+        return
     if min(x.shape[2:]) <= kernel_dim + dilation:
         raise RuntimeError(
             f"sspcab: the variant 'tensorflow' mirrors x at its border, so H and W must be larger "
@@ -37,6 +42,8 @@ def check_mirrored(x: Tensor, kernel_dim: int, dilation: int) -> None:
 def check_excitation(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor
 ) -> None:
+    if torch.jit.is_tracing():
+        return
     _check_image(x)
     if fc1_weight.dim() != 2:
         raise RuntimeError(f"sspcab: fc1_weight must be (C // r, C); got {tuple(fc1_weight.shape)}")
@@ -52,6 +59,8 @@ def check_excitation(
 
 def check_images(out: Tensor, x: Tensor) -> None:
     """Of the reconstruction loss."""
+    if torch.jit.is_tracing():
+        return
     _check_image(x)
     _check_shape("out", out, tuple(x.shape), x)
     if out.dtype != x.dtype and not _casts(x):
