@@ -28,7 +28,7 @@ from torch.autograd import forward_ad
 
 from . import ops, reference
 from .checks import check_activation, check_four, check_image, check_variant
-from .operator_checks import check_excitation, check_images, check_mirrored, check_sub_kernels
+from .operator_checks import check_block, check_excitation, check_images, check_sub_kernels
 from .reference import Variant
 
 
@@ -107,7 +107,7 @@ def squeeze_excite(
     """
     check_image("x", x)
     if _is_for_reference():
-        check_excitation(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+        check_excitation(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias))
         parameters = _like(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias))
         return reference.squeeze_excite(x, *parameters)
     out: Tensor = ops.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)[0]
@@ -204,13 +204,16 @@ def sspcab(
     check_four("biases", biases)
     check_variant(variant)
     excitation = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    if variant == "tensorflow" or _is_for_reference():
-        if variant == "tensorflow":
-            y = _masked_conv2d_tensorflow(x, weights, biases, dilation)
-        else:
-            activation: Literal["relu", "none"] = "relu" if variant == "paper" else "none"
-            y = masked_conv2d(x, weights, biases, dilation, activation)
-        out = squeeze_excite(y, *excitation)
+    by_reference = _is_for_reference()
+    if by_reference or variant == "tensorflow":
+        check_block(x, weights, biases, excitation, dilation, variant)
+        w, b, fc = _like(x, weights), _like(x, biases), _like(x, excitation)
+        if by_reference:
+            return reference.sspcab(
+                x, w, b, fc[0], fc[1], fc[2], fc[3], dilation, return_loss, variant
+            )
+        y = reference.masked_conv2d_tensorflow(x, w, b, dilation)
+        out = squeeze_excite(y.contiguous(memory_format=ops.memory_format(x)), *excitation)
         return (out, reconstruction_loss(out, x)) if return_loss else out
     tensors = (x, *weights, *biases, *excitation)
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -218,16 +221,6 @@ def sspcab(
     with_relu = variant == "paper"
     out, loss = operator(*tensors, dilation, with_relu, return_loss, *_precision(x))[:2]
     return (out, loss) if return_loss else out
-
-
-def _masked_conv2d_tensorflow(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int
-) -> Tensor:
-    """The reference's, with the checks, dtypes and layout that the operators have."""
-    check_sub_kernels(x, weights, biases, dilation)
-    check_mirrored(x, weights[0].shape[-1], dilation)
-    y = reference.masked_conv2d_tensorflow(x, _like(x, weights), _like(x, biases), dilation)
-    return y.contiguous(memory_format=ops.memory_format(x))
 
 
 def _like(x: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -9,6 +9,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .reference import Variant
+
+
+def check_block(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    excitation: Sequence[Tensor],
+    dilation: int,
+    variant: Variant,
+) -> None:
+    if torch.jit.is_tracing():
+        return
+    check_sub_kernels(x, weights, biases, dilation)
+    check_excitation(x, excitation, weights[0])
+    reach = weights[0].shape[3] + dilation
+    if variant == "tensorflow" and min(x.shape[2:]) <= reach:
+        raise RuntimeError(
+            f"sspcab: the variant 'tensorflow' mirrors x at its border, so H and W must be larger "
+            f"than k' + d = {reach}; got {tuple(x.shape)}"
+        )
+
 
 def check_sub_kernels(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int
@@ -29,32 +51,19 @@ def check_sub_kernels(
         _check_parameter(f"bias{number}", bias, (channels,), first, x)
 
 
-def check_mirrored(x: Tensor, kernel_dim: int, dilation: int) -> None:
-    if torch.jit.is_tracing():
-        return
-    if min(x.shape[2:]) <= kernel_dim + dilation:
-        raise RuntimeError(
-            f"sspcab: the variant 'tensorflow' mirrors x at its border, so H and W must be larger "
-            f"than k' + d = {kernel_dim + dilation}; got {tuple(x.shape)}"
-        )
-
-
-def check_excitation(
-    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor
-) -> None:
+def check_excitation(x: Tensor, parameters: Sequence[Tensor], first: Tensor | None = None) -> None:
+    """Of parameters in the order of the arguments, which have the dtype of first."""
     if torch.jit.is_tracing():
         return
     _check_image(x)
+    fc1_weight = parameters[0]
     if fc1_weight.dim() != 2:
         raise RuntimeError(f"sspcab: fc1_weight must be (C // r, C); got {tuple(fc1_weight.shape)}")
     channels, hidden = x.shape[1], fc1_weight.shape[0]
-    for name, tensor, shape in (
-        ("fc1_weight", fc1_weight, (hidden, channels)),
-        ("fc2_weight", fc2_weight, (channels, hidden)),
-        ("fc1_bias", fc1_bias, (hidden,)),
-        ("fc2_bias", fc2_bias, (channels,)),
-    ):
-        _check_parameter(name, tensor, shape, fc1_weight, x)
+    names = ("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias")
+    shapes = ((hidden, channels), (hidden,), (channels, hidden), (channels,))
+    for name, tensor, shape in zip(names, parameters, shapes, strict=True):
+        _check_parameter(name, tensor, shape, fc1_weight if first is None else first, x)
 
 
 def check_images(out: Tensor, x: Tensor) -> None:

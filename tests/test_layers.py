@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "functional": {"ops", "reference", "checks", "operator_checks"},
     "decompositions": {"ops", "reference"},
     "ops": {"_extension", "reference"},
-    "operator_checks": set(),
+    "operator_checks": {"reference"},
     "checks": {"_extension", "reference"},
     "reference": set(),
     "_extension": {"_C"},
