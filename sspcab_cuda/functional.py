@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import ops, reference
-from .checks import check_activation, check_four, check_image, check_mirrored, check_variant
+from .checks import check_activation, check_four, check_image, check_variant
+from .operator_checks import check_block, check_excitation, check_images, check_sub_kernels
 from .reference import Variant
 
 
@@ -84,7 +85,8 @@ def masked_conv2d(
     check_four("biases", biases)
     check_activation(activation)
     if _is_for_reference():
-        return reference.masked_conv2d(x, weights, biases, dilation, activation)
+        check_sub_kernels(x, weights, biases, dilation)
+        return reference.masked_conv2d(x, _like(x, weights), _like(x, biases), dilation, activation)
     with_relu = activation == "relu"
     y: Tensor = ops.masked_conv2d(x, *weights, *biases, dilation, with_relu, *_precision(x))
     return y
@@ -105,7 +107,9 @@ def squeeze_excite(
     """
     check_image("x", x)
     if _is_for_reference():
-        return reference.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+        check_excitation(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias))
+        parameters = _like(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias))
+        return reference.squeeze_excite(x, *parameters)
     out: Tensor = ops.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)[0]
     return out
 
@@ -122,6 +126,7 @@ def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
     check_image("out", out)
     check_image("x", x)
     if _is_for_reference():
+        check_images(out, x)
         return reference.reconstruction_loss(out, x)
     loss: Tensor = ops.reconstruction_loss(out, x)
     return loss
@@ -198,24 +203,19 @@ def sspcab(
     check_four("weights", weights)
     check_four("biases", biases)
     check_variant(variant)
-    tensors = (x, *weights, *biases, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    if _is_for_reference():
-        return reference.sspcab(
-            x,
-            weights,
-            biases,
-            fc1_weight,
-            fc1_bias,
-            fc2_weight,
-            fc2_bias,
-            dilation,
-            return_loss,
-            variant,
-        )
-    if variant == "tensorflow":
-        y = _masked_conv2d_tensorflow(x, weights, biases, dilation)
-        out = squeeze_excite(y, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    excitation = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    by_reference = _is_for_reference()
+    if by_reference or variant == "tensorflow":
+        check_block(x, weights, biases, excitation, dilation, variant)
+        w, b, fc = _like(x, weights), _like(x, biases), _like(x, excitation)
+        if by_reference:
+            return reference.sspcab(
+                x, w, b, fc[0], fc[1], fc[2], fc[3], dilation, return_loss, variant
+            )
+        y = reference.masked_conv2d_tensorflow(x, w, b, dilation)
+        out = squeeze_excite(y.contiguous(memory_format=ops.memory_format(x)), *excitation)
         return (out, reconstruction_loss(out, x)) if return_loss else out
+    tensors = (x, *weights, *biases, *excitation)
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     operator = ops.sspcab if saves else ops.sspcab_inference
     with_relu = variant == "paper"
@@ -223,11 +223,6 @@ def sspcab(
     return (out, loss) if return_loss else out
 
 
-def _masked_conv2d_tensorflow(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int
-) -> Tensor:
-    """The reference's, with the checks, dtypes and layout that the operators have."""
-    check_mirrored(x, weights, biases, dilation)
-    parameters = [p.to(x.dtype) for p in (*weights, *biases)]
-    y = reference.masked_conv2d_tensorflow(x, parameters[:4], parameters[4:], dilation)
-    return y.contiguous(memory_format=ops.memory_format(x))
+def _like(x: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Parameters in the dtype of x: the reference has no mixed arithmetic."""
+    return [p.to(x.dtype) for p in parameters]

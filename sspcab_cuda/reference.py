@@ -97,7 +97,7 @@ def squeeze_excite(
 def excitation(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, hidden units and gate of :func:`squeeze_excite`: ``(N, C)``, ``(N, C // r)``, ``(N, C)``."""
+    """Mean, hidden units and gate: ``(N, C)``, ``(N, C // r)``, ``(N, C)``."""
     mean = x.mean(dim=(2, 3))
     hidden = F.relu(F.linear(mean, fc1_weight, fc1_bias))
     return mean, hidden, torch.sigmoid(F.linear(hidden, fc2_weight, fc2_bias))

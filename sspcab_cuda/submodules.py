@@ -14,7 +14,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-_RECOMPUTING = (WeightNorm, SpectralNorm, BasePruningMethod)
+_RECOMPUTING = (WeightNorm.__call__, SpectralNorm.__call__, BasePruningMethod.__call__)
 _HOOKS = {
     "_forward_pre_hooks": "forward pre-hook",
     "_forward_hooks": "forward hook",
@@ -79,7 +79,7 @@ def _check(owner: str, kind: type[nn.Module], name: str, module: nn.Module) -> N
         )
     for attribute, sort in _HOOKS.items():
         for hook in getattr(module, attribute).values():
-            if attribute != "_forward_pre_hooks" or not isinstance(hook, _RECOMPUTING):
+            if attribute != "_forward_pre_hooks" or type(hook).__call__ not in _RECOMPUTING:
                 raise RuntimeError(
                     f"{rule} have no hooks but those of weight_norm, spectral_norm and prune; got "
                     f"the {sort} {_name(hook)}. Please put it on the whole {owner}"
@@ -97,8 +97,8 @@ def _foreign(kind: type[nn.Module], module: nn.Module) -> str | None:
     if not isinstance(module, kind):
         return f"{type(module).__module__}.{type(module).__qualname__}"
     for method in ("forward", "_conv_forward"):
-        own = getattr(module, method, None)
-        if getattr(own, "__func__", None) is not getattr(kind, method, None):
+        own = module.__dict__.get(method, getattr(type(module), method, None))
+        if own is not getattr(kind, method, None):
             return _name(own)
     return None
 
