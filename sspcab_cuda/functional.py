@@ -212,7 +212,10 @@ def sspcab(
     if variant == "tensorflow":
         y = _masked_conv2d_tensorflow(x, weights, biases, dilation)
         out = squeeze_excite(y, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-        return (out, reconstruction_loss(out, x)) if return_loss else out
+        if return_loss or torch.is_grad_enabled():
+            # Autograd saves the same, asked for or not: a checkpoint may ask the first time only.
+            loss = reconstruction_loss(out, x)
+        return (out, loss) if return_loss else out
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     operator = ops.sspcab if saves else ops.sspcab_inference
     with_relu = variant == "paper"
