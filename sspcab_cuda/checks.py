@@ -78,7 +78,7 @@ def check_losses(losses: Any) -> None:
         raise TypeError("sspcab: losses must be a sequence of tensors; got one tensor")
     if not losses:
         raise ValueError(
-            "sspcab: there must be a reconstruction loss or more; got none. No block built from "
+            "sspcab: there must be one reconstruction loss or more; got none. No block of "
             "sspcab_cuda.SSPCAB ran in this thread inside collect_reconstruction_losses"
         )
     for index, loss in enumerate(losses):

@@ -214,7 +214,10 @@ def sspcab(
             )
         y = reference.masked_conv2d_tensorflow(x, w, b, dilation)
         out = squeeze_excite(y.contiguous(memory_format=ops.memory_format(x)), *excitation)
-        return (out, reconstruction_loss(out, x)) if return_loss else out
+        if return_loss or torch.is_grad_enabled():
+            # Autograd saves the same, asked for or not: a checkpoint may ask the first time only.
+            loss = reconstruction_loss(out, x)
+        return (out, loss) if return_loss else out
     tensors = (x, *weights, *biases, *excitation)
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     operator = ops.sspcab if saves else ops.sspcab_inference
