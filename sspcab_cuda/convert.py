@@ -290,7 +290,7 @@ def _take_over(
         if name in children:  # to the end
             new._modules[children[name]] = new._modules.pop(children[name])
     new.training = old.training
-    gate, new_gate = old_layers[-1].split(".")[0], new_layers[-1].split(".")[0]
+    gate, new_gate = [*children.items()][-1]
     new.get_submodule(new_gate).training = old.get_submodule(gate).training
     return new
 
