@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import sspcab_cuda
 from sspcab_cuda import reference
 
+from . import upstream
 from .tolerances import assert_equal
 
 PAIRS = [
@@ -157,3 +158,17 @@ def test_public_names() -> None:
         assert hasattr(sspcab_cuda, name)
     for name in ("masked_conv2d", "squeeze_excite", "reconstruction_loss", "sspcab"):
         assert callable(getattr(sspcab_cuda.functional, name)) and hasattr(reference, name)
+
+
+def test_seeds_and_the_order_of_parameters_are_those_of_the_authors() -> None:
+    """So a seeded run starts alike, and an optimizer's state, which goes by position, loads."""
+    torch.manual_seed(5)
+    theirs = upstream.SSPCAB(16, 2, 1, 4)
+    for module in (sspcab_cuda.SSPCAB, reference.SSPCAB):
+        torch.manual_seed(5)
+        ours = module(16, 2, 1, 4)
+        for (name, value), (their_name, their_value) in zip(
+            ours.named_parameters(), theirs.named_parameters(), strict=True
+        ):
+            assert name == their_name
+            assert_equal(value.detach(), their_value.detach())
