@@ -134,7 +134,11 @@ def test_keys_of_a_compiled_model() -> None:
     names = list(model.state_dict())
     wrapped = torch.compile(model, backend="aot_eager")
     assert isinstance(wrapped, torch.nn.Module)
-    assert [n.removeprefix("_orig_mod.") for n in wrapped.state_dict()] == names
+    state = {n.removeprefix("_orig_mod."): t for n, t in wrapped.state_dict().items()}
+    assert list(state) == names
+    other = sspcab_cuda.SSPCAB(16)
+    other.load_state_dict(state)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
     model.compile(backend="aot_eager", fullgraph=True)
     assert list(model.state_dict()) == names
     x = torch.randn(SIZES[0])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +67,19 @@ def test_checkpoints_load_both_ways(
         other.load_state_dict(torch.load(stream), strict=True)
         x = image(arguments)
         torch.testing.assert_close(other(x), module(x))
+
+
+@pytest.mark.parametrize(("ours", "theirs", "arguments"), PAIRS, ids=IDS)
+def test_safetensors(
+    ours: type[nn.Module], theirs: type[nn.Module], arguments: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    for source, target in ((ours, ours), (ours, theirs), (theirs, ours)):
+        module, other = build(source, arguments, seed=1), build(target, arguments, seed=2)
+        safetensors.torch.save_file(module.state_dict(), path)
+        other.load_state_dict(safetensors.torch.load_file(path), strict=True)
+        for name, tensor in module.state_dict().items():
+            assert_equal(other.state_dict()[name], tensor)
 
 
 def test_parameter_names_and_shapes() -> None:
