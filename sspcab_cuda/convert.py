@@ -195,7 +195,7 @@ def replace(model: nn.Module) -> dict[str, nn.Module]:
     """Swaps every upstream and anomalib block in ``model`` for a :class:`sspcab_cuda.SSPCAB`.
 
     Blocks are recognised by the class name ``SSPCAB`` together with the structure that
-    :func:`from_upstream` and :func:`from_anomalib` take. A block that occurs in several places is
+    :func:`.from_upstream` and :func:`.from_anomalib` take. A block that occurs in several places is
     converted once. Forward and backward hooks on a block stay, with their handles. An optimizer of
     the model stays valid. A second call finds nothing to swap.
 
