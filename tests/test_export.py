@@ -31,6 +31,8 @@ class Everything(nn.Module):
         self.plain = sspcab_cuda.SSPCAB(6, reduction_ratio=2, variant="anomalib")
         self.convolution = sspcab_cuda.MaskedConv2d(6)
         self.excitation = sspcab_cuda.SELayer(6, 2)
+        for gate in (self.block.se, self.plain.se, self.excitation):
+            nn.init.ones_(gate.fc1.bias)  # no hidden unit is idle: every parameter has a gradient
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         out, loss = self.block(x, return_loss=True)
