@@ -4,8 +4,9 @@ Ristea et al., CVPR 2022. :class:`SSPCAB` takes the place of the published layer
 same parameter names, same numbers.
 """
 
-from . import functional, reference
+from . import convert, functional, reference
 from ._extension import build_info
+from .convert import replace
 from .modules import SSPCAB, MaskedConv2d, SELayer
 
 __version__: str = str(build_info()["version"])
@@ -16,6 +17,8 @@ __all__ = [
     "SELayer",
     "__version__",
     "build_info",
+    "convert",
     "functional",
     "reference",
+    "replace",
 ]

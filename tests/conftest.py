@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from types import ModuleType
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -35,6 +38,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def anomalib() -> ModuleType:
+    """An extra of its own: it needs torchvision, which needs the newest torch, built for CUDA."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("anomalib.models", reason="needs pip install 'sspcab_cuda[anomalib]'")
+        import anomalib
+    return anomalib  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,383 @@
+"""Converters, each against an implementation that knows nothing of ours, in float64."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+import sspcab_cuda
+from sspcab_cuda.convert import from_anomalib, from_tensorflow, from_upstream, to_anomalib
+
+from . import upstream
+from .cases import Case
+from .tolerances import assert_equal, relative_error
+
+SIZES = (
+    Case(2, 16, 8, 8),
+    Case(1, 6, 9, 8, 2, 0, 3),
+    Case(2, 10, 11, 13, 3, 2, 2),
+    Case(2, 4, 7, 6),  # C < r
+)
+
+# Linear says so itself where there are no hidden units, in the authors' code too.
+pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+
+
+def arguments(case: Case) -> tuple[int, int, int, int]:
+    return case.channels, case.kernel_dim, case.dilation, case.reduction_ratio
+
+
+def results(block: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """out, and the gradients of x and of the parameters in the order of the block."""
+    out = block(x)
+    weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).reshape(out.shape)
+    inputs = [x, *block.parameters()]
+    gradients = torch.autograd.grad((out * weight).sum(), inputs)
+    return {"out": out, **{f"grad_{i}": g for i, g in enumerate(gradients)}}
+
+
+def assert_same_numbers(block: nn.Module, other: nn.Module, case: Case) -> None:
+    x = torch.randn(case.shape, dtype=torch.float64, requires_grad=True)
+    ours, theirs = results(block, x), results(other, x)
+    for name, truth in theirs.items():
+        assert relative_error(ours[name], truth) <= 1e-12, name
+
+
+def identities(module: nn.Module) -> list[int]:
+    return [id(parameter) for parameter in module.parameters()]
+
+
+@pytest.mark.parametrize("case", SIZES, ids=str)
+def test_from_upstream(case: Case) -> None:
+    old = upstream.SSPCAB(*arguments(case)).double()
+    new = from_upstream(old)
+    assert type(new) is sspcab_cuda.SSPCAB and new.variant == "paper"
+    assert identities(new) == identities(old)
+    assert_same_numbers(new, old, case)
+    assert new.state_dict().keys() == old.state_dict().keys()
+
+
+@pytest.mark.parametrize("case", SIZES, ids=str)
+def test_from_and_to_anomalib(case: Case, anomalib: ModuleType) -> None:
+    theirs = anomalib.models.components.layers.SSPCAB
+    old = theirs(*arguments(case)).double()
+    new = from_anomalib(old)
+    assert type(new) is sspcab_cuda.SSPCAB and new.variant == "anomalib"
+    assert identities(new) == identities(old)
+    assert_same_numbers(new, old, case)
+    back = to_anomalib(new)
+    assert type(back) is theirs
+    assert_same_numbers(back, old, case)
+    assert list(back.state_dict()) == list(old.state_dict())
+    for name, value in back.state_dict().items():
+        assert_equal(value, old.state_dict()[name])
+
+
+@pytest.mark.parametrize("case", SIZES[:2], ids=str)
+def test_to_anomalib_of_a_block_of_ours(case: Case, anomalib: ModuleType) -> None:
+    block = sspcab_cuda.SSPCAB(*arguments(case), variant="anomalib").double().eval()
+    other = to_anomalib(block)
+    assert identities(other) == identities(block)
+    assert not any(module.training for module in other.modules())
+    assert_same_numbers(other, block, case)
+
+
+def tensorflow_block(x: np.ndarray, arrays: list[np.ndarray], dilation: int) -> np.ndarray:
+    """(N, H, W, C) to (N, H, W, C): the formula with TensorFlow's layouts."""
+    kernel_dim = arrays[0].shape[0]
+    pad, distance = kernel_dim + dilation, kernel_dim + 2 * dilation + 1
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    _, height, width, _ = x.shape
+    y = np.zeros_like(x)
+    for corner, (top, left) in enumerate(((0, 0), (distance, 0), (0, distance), (distance,) * 2)):
+        kernel, bias = arrays[2 * corner : 2 * corner + 2]
+        windows = np.lib.stride_tricks.sliding_window_view(
+            padded[:, top:, left:], (kernel_dim, kernel_dim), axis=(1, 2)
+        )[:, :height, :width]
+        y += np.maximum(np.einsum("nhwcij,ijco->nhwo", windows, kernel) + bias, 0)
+    fc1, fc1_bias, fc2, fc2_bias = arrays[8:]
+    hidden = np.maximum(y.mean(axis=(1, 2)) @ fc1 + fc1_bias, 0)
+    gate = 1 / (1 + np.exp(-(hidden @ fc2 + fc2_bias)))
+    return np.asarray(y * gate[:, None, None, :])
+
+
+def tensorflow_arrays(case: Case, dtype: str = "float64") -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    c, k, hidden = case.channels, case.kernel_dim, case.hidden
+    shapes = [(k, k, c, c), (c,)] * 4 + [(c, hidden), (hidden,), (hidden, c), (c,)]
+    return [generator.normal(scale=c**-0.5, size=shape).astype(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("case", SIZES[:3], ids=str)
+def test_from_tensorflow(case: Case) -> None:
+    arrays = tensorflow_arrays(case)
+    block = from_tensorflow(arrays, case.dilation)
+    assert block.variant == "tensorflow" and block.training
+    assert all(p.requires_grad and p.is_contiguous() for p in block.parameters())
+    x = np.random.default_rng(1).normal(size=case.shape)
+    truth = tensorflow_block(x.transpose(0, 2, 3, 1), arrays, case.dilation)
+    out = block(torch.from_numpy(x))
+    assert relative_error(out, torch.from_numpy(truth).permute(0, 3, 1, 2)) <= 1e-12
+
+
+def test_tensorflow_arrays_are_copied() -> None:
+    arrays = tensorflow_arrays(SIZES[1], "float32")
+    for array in arrays:
+        array.setflags(write=False)  # as they come out of HDF5 and JAX
+    block = from_tensorflow(arrays, 0)
+    assert {p.dtype for p in block.parameters()} == {torch.float32}
+    for array in arrays:
+        array.setflags(write=True)
+        array.fill(0)
+    assert all(p.count_nonzero() for p in block.parameters())
+
+
+def test_what_stays() -> None:
+    old = upstream.SSPCAB(16, 2).to(torch.bfloat16)
+    old.conv2.requires_grad_(False)
+    old.se.fc1.bias.requires_grad_(False)
+    old.eval()
+    old.conv3.train()
+    old.se.train()
+    state = torch.get_rng_state()
+    new = from_upstream(old)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert identities(new) == identities(old)
+    frozen = {name for name, p in new.named_parameters() if not p.requires_grad}
+    assert frozen == {"conv2.weight", "conv2.bias", "se.fc1.bias"}
+    for name, module in new.named_modules():
+        assert module.training == old.get_submodule(name).training
+    assert new(torch.randn(1, 16, 5, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_a_block_without_memory() -> None:
+    with torch.device("meta"):
+        old = upstream.SSPCAB(16)
+    assert {p.device.type for p in from_upstream(old).parameters()} == {"meta"}
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def test_parametrisations_stay() -> None:
+    old = upstream.SSPCAB(16).double()
+    parametrize.register_parametrization(old.conv1, "weight", Doubled())
+    parametrize.register_parametrization(old.se.fc2, "bias", Doubled())
+    new = from_upstream(old)
+    assert identities(new) == identities(old)
+    assert_same_numbers(new, old, SIZES[0])
+
+
+def edited(change: Callable[[upstream.SSPCAB], object]) -> upstream.SSPCAB:
+    block = upstream.SSPCAB(16, 2)
+    change(block)
+    return block
+
+
+CONV = "Conv2d(16, 16, kernel_size=(2, 2), stride=(1, 1))"
+NEEDED = "conv1, conv2, conv3, conv4, se.fc1, se.fc2, pad, border_input"
+
+UNFIT: dict[str, tuple[Callable[[upstream.SSPCAB], object], str]] = {
+    "no gate": (
+        lambda b: delattr(b, "se"),
+        f"block must have {NEEDED}; got SSPCAB without se.fc1, se.fc2",
+    ),
+    "one dimension": (
+        lambda b: setattr(b, "conv1", nn.Conv1d(16, 16, 2)),
+        "block.conv1 must be a Conv2d; got Conv1d(16, 16, kernel_size=(2,), stride=(1,))",
+    ),
+    "gate of convolutions": (
+        lambda b: setattr(b.se, "fc1", nn.Conv2d(16, 2, 1)),
+        "block.se.fc1 must be a Linear; got Conv2d(16, 2, kernel_size=(1, 1), stride=(1, 1))",
+    ),
+    "other distance": (
+        lambda b: setattr(b, "border_input", 4),
+        "block.pad and block.border_input must be k' + d and k' + 2d + 1, with k' = 2 and d ≥ 0; "
+        "got 3 and 4",
+    ),
+    "negative dilation": (
+        lambda b: (setattr(b, "pad", 1), setattr(b, "border_input", 1)),
+        "block.pad and block.border_input must be k' + d and k' + 2d + 1, with k' = 2 and d ≥ 0; "
+        "got 1 and 1",
+    ),
+    "padding by a layer": (
+        lambda b: setattr(b, "pad", nn.ReflectionPad2d(3)),
+        "with k' = 2 and d ≥ 0; got ReflectionPad2d((3, 3, 3, 3)) and 5",
+    ),
+    "other hidden size": (
+        lambda b: setattr(b.se, "fc1", nn.Linear(16, 6)),
+        "the gate must have C // r hidden units for an integer r; got 6 for C = 16",
+    ),
+    "more hidden units than channels": (
+        lambda b: setattr(b.se, "fc1", nn.Linear(16, 17)),
+        "the gate must have C // r hidden units for an integer r; got 17 for C = 16",
+    ),
+    "fewer outputs": (
+        lambda b: setattr(b, "conv3", nn.Conv2d(16, 8, 2)),
+        f"block.conv3 must be {CONV}; got Conv2d(16, 8, kernel_size=(2, 2), stride=(1, 1))",
+    ),
+    "stride": (
+        lambda b: setattr(b, "conv4", nn.Conv2d(16, 16, 2, stride=2)),
+        f"block.conv4 must be {CONV}; got Conv2d(16, 16, kernel_size=(2, 2), stride=(2, 2))",
+    ),
+    "padding": (
+        lambda b: setattr(b, "conv1", nn.Conv2d(16, 16, 2, padding=1)),
+        f"block.conv1 must be {CONV}; got Conv2d(16, 16, kernel_size=(2, 2), stride=(1, 1), "
+        "padding=(1, 1))",
+    ),
+    "no bias": (
+        lambda b: setattr(b, "conv2", nn.Conv2d(16, 16, 2, bias=False)),
+        f"block.conv2 must be {CONV}; got Conv2d(16, 16, kernel_size=(2, 2), stride=(1, 1), "
+        "bias=False)",
+    ),
+    "convolution of another class": (
+        lambda b: setattr(b, "conv2", nn.LazyConv2d(16, 2)),
+        f"block.conv2 must be {CONV}; got LazyConv2d(0, 16, kernel_size=(2, 2), stride=(1, 1))",
+    ),
+    "other gate": (
+        lambda b: setattr(b.se, "fc2", nn.Linear(2, 16, bias=False)),
+        "block.se.fc2 must be Linear(in_features=2, out_features=16, bias=True); got "
+        "Linear(in_features=2, out_features=16, bias=False)",
+    ),
+    "normalisation": (
+        lambda b: setattr(b, "norm", nn.BatchNorm2d(16)),
+        "block must have no parts but conv1, conv2, conv3, conv4, se.fc1, se.fc2 and activations; "
+        "got norm",
+    ),
+    "other activation": (lambda b: setattr(b, "relu", nn.GELU()), "and activations; got relu"),
+    "scales of its own": (
+        lambda b: (
+            b.register_parameter("scale", nn.Parameter(torch.ones(1))),
+            b.se.register_buffer("shift", torch.ones(1)),
+        ),
+        "and activations; got scale, se.shift",
+    ),
+    "hooks": (
+        lambda b: (
+            b.conv3.register_forward_hook(lambda *_: None),
+            b.conv3.register_full_backward_pre_hook(lambda *_: None),
+        ),
+        "block.conv3 won't be called after the conversion, so it must have no such hooks and no "
+        "forward of its own; got forward_hooks, backward_pre_hooks",
+    ),
+    "hooks of an activation": (
+        lambda b: b.se.sigmoid.register_forward_pre_hook(lambda *_: None),
+        "block.se.sigmoid won't be called after the conversion, so it must have no such hooks and "
+        "no forward of its own; got forward_pre_hooks",
+    ),
+    "hooks of the gate": (
+        lambda b: b.se.register_state_dict_post_hook(lambda *_: None),
+        "block.se won't be called after the conversion, so it must have no such hooks and no "
+        "forward of its own; got state_dict_hooks",
+    ),
+    "weight_norm of old": (
+        lambda b: nn.utils.weight_norm(b.conv1),
+        "block.conv1 won't be called after the conversion, so it must have no such hooks and no "
+        "forward of its own; got forward_pre_hooks",
+    ),
+    "forward of the block": (
+        lambda b: setattr(b, "forward", lambda x: x),
+        "block won't be called after the conversion, so it must have no such hooks and no forward "
+        "of its own; got forward",
+    ),
+    "forward of a layer": (
+        lambda b: setattr(b.conv1, "forward", lambda x: x),
+        "block.conv1 won't be called after the conversion, so it must have no such hooks and no "
+        "forward of its own; got forward",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize(("change", "message"), UNFIT.values(), ids=UNFIT)
+def test_another_structure(change: Callable[[upstream.SSPCAB], object], message: str) -> None:
+    block = edited(change)
+    with pytest.raises(ValueError, match=f"^sspcab: .*{re.escape(message)}$"):
+        from_upstream(block)
+
+
+def test_hooks_of_the_block_stay_behind() -> None:
+    old = upstream.SSPCAB(16)
+    old.register_forward_hook(lambda *_: torch.zeros(1))
+    old.register_state_dict_post_hook(lambda *_: None)
+    x = torch.randn(1, 16, 5, 6)
+    assert from_upstream(old)(x).shape == x.shape
+
+
+def test_strangers() -> None:
+    with pytest.raises(TypeError, match=r"^sspcab: block must be a torch.nn.Module; got dict$"):
+        from_upstream({})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got Linear without conv1, .*, pad, border_input$"):
+        from_upstream(nn.Linear(2, 2))
+    message = (
+        "block must have attention_module.fc1, attention_module.fc2, masked_conv1, masked_conv2, "
+        "masked_conv3, masked_conv4, pad, crop; got SSPCAB without"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        from_anomalib(upstream.SSPCAB(16))
+    with pytest.raises(ValueError, match=r"got SSPCAB without pad, border_input$"):
+        from_upstream(sspcab_cuda.SSPCAB(16))
+
+
+def test_a_copy() -> None:
+    old = upstream.SSPCAB(16)
+    new = from_upstream(copy.deepcopy(old))
+    assert not set(identities(new)) & set(identities(old))
+
+
+def test_to_anomalib_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in ("paper", "tensorflow"):
+        message = rf"must be of the variant 'anomalib'; got '{variant}'$"
+        with pytest.raises(ValueError, match=message):
+            to_anomalib(sspcab_cuda.SSPCAB(16, variant=variant))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be a sspcab_cuda.SSPCAB; got Linear$"):
+        to_anomalib(nn.Linear(2, 2))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "anomalib.models.components.layers", None)
+    with pytest.raises(ImportError, match="to_anomalib needs anomalib: pip install anomalib"):
+        to_anomalib(sspcab_cuda.SSPCAB(16, variant="anomalib"))
+
+
+def test_other_tensorflow_arrays() -> None:
+    arrays = tensorflow_arrays(SIZES[1])
+
+    def refused(changes: dict[int, np.ndarray], message: str) -> None:
+        other = [changes.get(i, array) for i, array in enumerate(arrays)]
+        with pytest.raises(ValueError, match=re.escape(message) + "$"):
+            from_tensorflow(other, 1)
+
+    with pytest.raises(ValueError, match=r"1 dimensions; got \[4, 1, 4, 1, 4, 1, 4, 1, 2, 1, 2\]$"):
+        from_tensorflow(arrays[:-1], 1)
+    refused({0: arrays[1], 1: arrays[0]}, "got [1, 4, 4, 1, 4, 1, 4, 1, 2, 1, 2, 1]")
+    refused(
+        {4: arrays[4][:1]},
+        "arrays[4] must be (2, 2, 6, 6), going by arrays[0] and arrays[8]; got (1, 2, 6, 6)",
+    )
+    refused(
+        {0: arrays[0][..., :3]},
+        "arrays[0] must be (2, 2, 3, 3), going by arrays[0] and arrays[8]; got (2, 2, 6, 3)",
+    )
+    refused({8: arrays[8].T, 9: np.zeros(6), 10: arrays[10].T}, "got (2, 6)")
+    refused(
+        {8: np.zeros((6, 4)), 9: np.zeros(4), 10: np.zeros((4, 6))},
+        "the gate must have C // r hidden units for an integer r; got 4 for C = 6",
+    )
+    refused(
+        {1: arrays[1].astype("float32")},
+        "arrays must be of one floating dtype; got torch.float32, torch.float64",
+    )
+    with pytest.raises(ValueError, match=r"of one floating dtype; got torch.int64$"):
+        from_tensorflow([array.astype("int64") for array in arrays], 1)
+    with pytest.raises(ValueError, match="dilation must be an integer ≥ 0; got -1"):
+        from_tensorflow(arrays, -1)
