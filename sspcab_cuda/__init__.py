@@ -7,6 +7,7 @@ same parameter names, same numbers.
 from . import convert, functional, reference
 from ._extension import build_info
 from .convert import replace
+from .losses import collect_reconstruction_losses, total_loss
 from .modules import SSPCAB, MaskedConv2d, SELayer
 
 __version__: str = str(build_info()["version"])
@@ -17,8 +18,10 @@ __all__ = [
     "SELayer",
     "__version__",
     "build_info",
+    "collect_reconstruction_losses",
     "convert",
     "functional",
     "reference",
     "replace",
+    "total_loss",
 ]

@@ -3,8 +3,10 @@ the parameters' dtypes and values are checked by the operators themselves (``csr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import get_args
+from numbers import Real
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -82,3 +84,28 @@ def check_mirrored(
 def check_at_least(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"sspcab: {name} must be an integer ≥ {least}; got {value!r}")
+
+
+def check_finite_at_least(name: str, value: Any, least: float) -> None:
+    if not isinstance(value, Real) or not least <= float(value) < math.inf:
+        raise ValueError(f"sspcab: {name} must be a finite number ≥ {least}; got {value!r}")
+
+
+def check_scalar(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"sspcab: {name} must be a tensor; got {type(value).__name__}")
+    if value.dim() != 0:
+        raise ValueError(f"sspcab: {name} must be a scalar; got {tuple(value.shape)}")
+
+
+def check_losses(losses: Any) -> None:
+    """Scalars, one or more."""
+    if isinstance(losses, Tensor):
+        raise TypeError("sspcab: losses must be a sequence of tensors; got one tensor")
+    if not losses:
+        raise ValueError(
+            "sspcab: there must be a reconstruction loss or more; got none. No block built from "
+            "sspcab_cuda.SSPCAB ran in this thread inside collect_reconstruction_losses"
+        )
+    for index, loss in enumerate(losses):
+        check_scalar(f"losses[{index}]", loss)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from . import functional
+from . import functional, losses
 from .checks import check_at_least, check_variant
 from .reference import Variant
 
@@ -136,19 +136,15 @@ class SSPCAB(nn.Module):
         Returns:
             ``out`` of the shape, dtype and layout of x; with ``return_loss`` the pair of it and
             ``mean((out - x)²)``, a scalar in float32 or wider.
+
+        Inside :func:`sspcab_cuda.collect_reconstruction_losses` the loss is collected too.
         """
-        fc1, fc2 = self.se.fc1, self.se.fc2
-        return functional.sspcab(
-            x,
-            *_sub_kernels(self),
-            fc1.weight,
-            fc1.bias,
-            fc2.weight,
-            fc2.bias,
-            self.dilation,
-            return_loss,
-            self.variant,
-        )
+        collected = losses.active()
+        if collected is None:
+            return functional.sspcab(x, **_arguments(self), return_loss=return_loss)
+        out, loss = functional.sspcab(x, **_arguments(self), return_loss=True)
+        collected.add(loss)
+        return (out, loss) if return_loss else out
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """Squared reconstruction error of each pixel, averaged over the channels.
@@ -160,7 +156,8 @@ class SSPCAB(nn.Module):
             ``(N, H, W)``, in float32 or wider, in squared units of x.
         """
         wide = torch.promote_types(x.dtype, torch.float32)
-        return (self.forward(x).to(wide) - x.to(wide)).square().mean(dim=1)
+        out = functional.sspcab(x, **_arguments(self))
+        return (out.to(wide) - x.to(wide)).square().mean(dim=1)
 
     def extra_repr(self) -> str:
         return f"{_describe(self)}, variant={self.variant}"
@@ -174,6 +171,21 @@ def _sub_kernels(module: MaskedConv2d | SSPCAB) -> tuple[list[Tensor], list[Tens
     """The four weights and the four biases, in corner order."""
     convolutions = _convolutions(module)
     return [c.weight for c in convolutions], [c.bias for c in convolutions]  # type: ignore[misc]
+
+
+def _arguments(block: SSPCAB) -> dict[str, Any]:
+    """What :func:`functional.sspcab` takes beside x and return_loss."""
+    weights, biases = _sub_kernels(block)
+    return {
+        "weights": weights,
+        "biases": biases,
+        "fc1_weight": block.se.fc1.weight,
+        "fc1_bias": block.se.fc1.bias,
+        "fc2_weight": block.se.fc2.weight,
+        "fc2_bias": block.se.fc2.bias,
+        "dilation": block.dilation,
+        "variant": block.variant,
+    }
 
 
 def _describe(module: MaskedConv2d | SSPCAB) -> str:

@@ -1,0 +1,172 @@
+"""Reconstruction losses of the blocks inside a host model, without a change to the host.
+
+Only the block's ``forward`` adds to what :func:`active` gives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from .checks import check_finite_at_least, check_losses, check_scalar
+
+
+class ReconstructionLosses(Sequence[Tensor]):
+    """Losses in the order in which the blocks ran; :func:`collect_reconstruction_losses` makes it.
+
+    A sequence of scalars, float32 or float64, each ``mean((out - x)²)`` of one run of one block.
+    """
+
+    # A chain of pairs, the latest first: torch.compile would guard a list's length, and compile a
+    # block once more for each that ran before it.
+    _latest: tuple[Tensor, Any] | None
+
+    def __init__(self) -> None:
+        self._latest = None
+
+    def add(self, loss: Tensor) -> None:
+        self._latest = (loss, self._latest)
+
+    def _listed(self) -> list[Tensor]:
+        losses, rest = [], self._latest
+        while rest is not None:
+            loss, rest = rest
+            losses.append(loss)
+        return losses[::-1]
+
+    def __len__(self) -> int:
+        return len(self._listed())
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        return self._listed()[index]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._listed())
+
+    def __repr__(self) -> str:
+        return f"ReconstructionLosses({self._listed()})"
+
+
+class _Collector:
+    """A context that was entered: its losses, and where it was entered."""
+
+    def __init__(self) -> None:
+        self.losses = ReconstructionLosses()
+        compiling = torch.compiler.is_compiling()
+        self.backward_pass = -1 if compiling else torch._C._current_graph_task_id()
+        self.transform = None if compiling else torch._C._functorch.maybe_current_level()
+        self.with_grad = torch.is_grad_enabled()
+
+
+# Not a ContextVar: torch.compile can't read one.
+class _Thread(threading.local):
+    collector: _Collector | None = None
+
+
+_thread = _Thread()
+
+
+def active() -> ReconstructionLosses | None:
+    """Where the loss of a block that runs now belongs, if anywhere.
+
+    Raises:
+        RuntimeError: the loss would be of no use: it would have no graph, or one that ends with
+            the function that ``torch.func`` transforms.
+    """
+    collector = _thread.collector
+    if collector is None:
+        return None
+    if torch.compiler.is_compiling():
+        return collector.losses
+    if torch._C._current_graph_task_id() != collector.backward_pass:
+        return None  # a checkpoint runs its region again, or a hook of autograd runs a model
+    if torch._C._functorch.maybe_current_level() != collector.transform:
+        raise RuntimeError(
+            "sspcab: collect_reconstruction_losses must be entered inside the function that "
+            "torch.func transforms; got a loss that can't leave that function"
+        )
+    # Forward-mode differentiation is off in the forward of an autograd.Function, and on under
+    # no_grad, where losses without a graph are what was asked for.
+    without_graph = not (torch.is_grad_enabled() or torch._C._is_fwd_grad_enabled())
+    if collector.with_grad and without_graph and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "sspcab: a collected loss must have a graph; got a block inside the forward of an "
+            "autograd.Function, which records none, as in torch.utils.checkpoint with "
+            "use_reentrant=True. Please checkpoint with use_reentrant=False (to evaluate, enter "
+            "collect_reconstruction_losses under torch.no_grad())"
+        )
+    return collector.losses
+
+
+@contextlib.contextmanager
+def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
+    """Collects the reconstruction loss of every :class:`sspcab_cuda.SSPCAB` that runs inside.
+
+    Each run of a block's ``forward`` adds one loss, from the same fused pass: a block that runs
+    twice adds two. :meth:`~sspcab_cuda.SSPCAB.anomaly_map` and the functions of
+    :mod:`sspcab_cuda.functional` add none. Losses have their graph, or none under
+    ``torch.no_grad()``. Nothing but ``losses`` keeps them alive.
+
+    Of nested contexts the innermost takes a loss, so that each is counted once and a helper that
+    collects (a validation pass, a model with a loss of its own) doesn't change what its caller
+    gets.
+
+    The host's ``forward`` must run as Python, or compiled by ``torch.compile``, in the thread that
+    entered the context: replicas of ``nn.DataParallel`` run in other threads, and a replayed CUDA
+    graph runs no Python; their losses are not collected. What a checkpoint runs again in the
+    backward pass isn't either, except that a compiled region inside a checkpoint can't tell:
+    leave the context before ``backward``.
+
+    Yields:
+        The losses, an empty sequence at first.
+
+    Raises:
+        RuntimeError: by a block that runs where its loss would be of no use: in
+            ``torch.utils.checkpoint`` with ``use_reentrant=True``, which records no graph, or in a
+            function that ``torch.func`` transforms, when the context was entered outside of it.
+
+    Example: a host that knows nothing of the loss
+        >>> host = nn.Sequential(nn.Conv2d(3, 16, 3), SSPCAB(16), nn.Conv2d(16, 3, 1))
+        >>> with collect_reconstruction_losses() as losses:
+        ...     out = host(images)
+        >>> loss = total_loss(criterion(out, target), losses, weight=0.1)
+        >>> loss.backward()
+    """
+    outer = _thread.collector
+    collector = _Collector()
+    _thread.collector = collector
+    try:
+        yield collector.losses
+    finally:
+        _thread.collector = outer
+
+
+def total_loss(task_loss: Tensor, losses: Sequence[Tensor], weight: float = 0.1) -> Tensor:
+    """``task_loss + weight · Σ losses``: L_total = L_F + λ · L_SSPCAB of the paper.
+
+    Args:
+        task_loss: the host's own loss, a scalar.
+        losses: reconstruction losses, scalars on any devices; at least one.
+        weight: λ ≥ 0, finite; the paper takes 0.1.
+
+    Returns:
+        A scalar on the device of task_loss, in the widest dtype among all.
+
+    Raises:
+        TypeError: a loss is no tensor.
+        ValueError: a loss is no scalar, there is none, or weight is negative or not finite.
+    """
+    check_scalar("task_loss", task_loss)
+    check_losses(losses)
+    check_finite_at_least("weight", weight, 0)
+    first, *rest = (loss.to(task_loss.device) for loss in losses)
+    return task_loss + weight * sum(rest, first)
