@@ -5,18 +5,36 @@ Without the paper's adversarial loss. Normal events can be foreseen; a frame tha
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.optical_flow import raft_small
+from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
 from ..blocks import Block, Slot
 from .base import VideoHost, smooth
 
 FLOW_WEIGHT = 2.0  # of the optical-flow loss, the paper's; intensity and gradient have 1
 FLOW_SIZE = 128  # the smallest frames that RAFT takes
+
+
+def load_flow(path: Path) -> nn.Module:
+    """RAFT (small), frozen.
+
+    Raises:
+        ValueError: the file doesn't hold its weights.
+    """
+    flow: nn.Module = raft_small()
+    try:
+        flow.load_state_dict(torch.load(path, weights_only=True))
+    except (OSError, RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "flow weights must be torchvision's file of RAFT (small), "
+            f"{Raft_Small_Weights.DEFAULT.url}; got {path}: {str(error).splitlines()[0]}"
+        ) from error
+    return flow.requires_grad_(False)
 
 
 def _convolution(channels: int, out: int) -> nn.Sequential:
@@ -55,11 +73,7 @@ class FutureFrame(VideoHost):
         )
         self.head = nn.Conv2d(width, 3, 3, padding=1)
         self.slot = Slot(width, block)
-        self.flow: nn.Module | None = None
-        if flow_weights is not None:
-            self.flow = raft_small()
-            self.flow.load_state_dict(torch.load(flow_weights, weights_only=True))
-            self.flow.requires_grad_(False)
+        self.flow = None if flow_weights is None else load_flow(flow_weights)
 
     def predict(self, clips: Tensor) -> tuple[Tensor, Tensor | None]:
         """The last frames ``(B, 3, S, S)`` in -1..1 from those before, and the block's loss."""
