@@ -34,15 +34,14 @@ class Slot(nn.Module):
 
     def __init__(self, channels: int, block: Block) -> None:
         super().__init__()
-        kind, *shape = block
-        if kind == "none":
+        if block.kind == "none":
             self.layer: nn.Module = nn.Sequential(
                 nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()
             )
         else:
-            module = SSPCAB if kind == "fused" else reference.SSPCAB
-            self.layer = module(channels, *shape)
-        self.has_block = kind != "none"
+            module = SSPCAB if block.kind == "fused" else reference.SSPCAB
+            self.layer = module(channels, block.kernel_dim, block.dilation, block.reduction_ratio)
+        self.has_block = block.kind != "none"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """``(N, C, H, W)`` of the same shape, and the block's scalar loss, None without a block."""

@@ -15,7 +15,9 @@ from .evaluate import Evaluation, Example, Series
 _VIDEOS = 12  # drawn at most
 
 
-def draw(folder: Path, title: str, evaluation: Evaluation, losses: Sequence[Sequence[float]]) -> None:
+def draw(
+    folder: Path, title: str, evaluation: Evaluation, losses: Sequence[Sequence[float]]
+) -> None:
     """Writes ``curves.png`` and, as there are examples or not, ``maps.png`` or ``frames.png``.
 
     Args:

@@ -38,7 +38,7 @@ class Result:
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    unfinished.write_text(json.dumps(content) + "\n")
     os.replace(unfinished, path)
 
 
@@ -94,9 +94,7 @@ def table(results: Sequence[Result]) -> str:
     for category in categories:
         for block in KINDS:
             chosen = [
-                result
-                for result in _of(results, block)
-                if category in (None, result.category)
+                result for result in _of(results, block) if category in (None, result.category)
             ]
             if not chosen:
                 continue
@@ -109,7 +107,8 @@ def table(results: Sequence[Result]) -> str:
             rows.append([label, block, *values, *(f"{value:.1f}" for value in seconds)])
     seeds = len({result.seed for result in results})
     lines = [
-        f"{head.data}, {_where(head.miniature)} · {head.host} · {head.dtype} · {seeds} seeds · {head.environment}",
+        f"{head.data}, {_where(head.miniature)} · {head.host} · {head.dtype} · {seeds} seeds",
+        head.environment,
         *_aligned(rows),
     ]
     if head.regions_from:
@@ -162,7 +161,7 @@ def comparison_with_published(results: Sequence[Result]) -> str:
     """
     rows = [["data", "host", "metric", "published", "measured", "run on"]]
     for figure in FIGURES:
-        published = f"{figure.without or '–'} → {figure.with_block}"
+        published = f"{figure.without or '?'} → {figure.with_block}"
         row = [figure.data, figure.host, figure.metric, published]
         chosen = [r for r in results if (r.data, r.host) == (figure.data, figure.host)]
         if not chosen:
@@ -170,7 +169,7 @@ def comparison_with_published(results: Sequence[Result]) -> str:
         for miniature in sorted({result.miniature for result in chosen}):
             there = [result for result in chosen if result.miniature == miniature]
             measured = " → ".join(
-                mean_and_deviation(over_seeds(part, figure.metric)) if part else "–"
+                mean_and_deviation(over_seeds(part, figure.metric)) if part else "?"
                 for part in (_of(there, "none"), _of(there, "fused") or _of(there, "reference"))
             )
             rows.append([*row, measured, _where(miniature)])

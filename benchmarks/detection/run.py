@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..report import Environment
 from . import checkpoint, figures, report
@@ -107,9 +106,7 @@ def check(settings: Settings) -> None:
         "learning_rate must be positive and finite",
         s.learning_rate,
     )
-    rule(
-        0 <= s.loss_weight < math.inf, "loss_weight must be 0 or more, and finite", s.loss_weight
-    )
+    rule(0 <= s.loss_weight < math.inf, "loss_weight must be 0 or more, and finite", s.loss_weight)
     rule(
         DATA[s.data] == spec.takes,
         f"{s.data} is {DATA[s.data]}, and {s.host} takes {spec.takes}: use one of "
@@ -136,6 +133,8 @@ def check(settings: Settings) -> None:
     )
     rule(_available(s.device), "device must be cpu or a CUDA device that PyTorch sees", s.device)
     if s.dtd_dir is not None:
+        from torchvision.datasets.folder import IMG_EXTENSIONS
+
         rule(s.host == "draem", "dtd_dir is for draem", s.host)
         found = any(path.suffix in IMG_EXTENSIONS for path in s.dtd_dir.rglob("*"))
         rule(found, "dtd_dir must be a folder with images", s.dtd_dir)
@@ -301,9 +300,7 @@ def _host(settings: Settings, experiment: Experiment) -> Host:
     block = Block(
         experiment.block, settings.kernel_dim, settings.dilation, settings.reduction_ratio
     )
-    host = make_host(
-        settings.host, block, settings.width, settings.dtd_dir, settings.flow_weights
-    )
+    host = make_host(settings.host, block, settings.width, settings.dtd_dir, settings.flow_weights)
     return host.to(_device(settings), getattr(torch, settings.dtype))
 
 
@@ -319,7 +316,7 @@ def make_deterministic() -> None:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # would cost a pass
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Future-frame prediction (Liu et al., CVPR 2018): a U-Net predicts a frame from those before it.
 
-Without the paper's adversarial loss. Normal events can be foreseen; a frame that can't is anomalous.
+Normal events can be foreseen; a frame that can't is anomalous. The paper's adversarial loss is left
+out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
 from ..blocks import Block, Slot
 from .base import VideoHost, smooth
@@ -26,6 +26,8 @@ def load_flow(path: Path) -> nn.Module:
     Raises:
         ValueError: the file doesn't hold its weights.
     """
+    from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
+
     flow: nn.Module = raft_small()
     try:
         flow.load_state_dict(torch.load(path, weights_only=True))
@@ -94,8 +96,8 @@ class FutureFrame(VideoHost):
         last, target = batch[:, -2], batch[:, -1]
         task_loss = F.mse_loss(predicted, target)
         for dim in (2, 3):
-            gradients = [frame.diff(dim=dim).abs() for frame in (predicted, target)]
-            task_loss = task_loss + F.l1_loss(*gradients)
+            gradient, true_gradient = (x.diff(dim=dim).abs() for x in (predicted, target))
+            task_loss = task_loss + F.l1_loss(gradient, true_gradient)
         if self.flow is not None:
             task_loss = task_loss + FLOW_WEIGHT * F.l1_loss(
                 self._flow(last, predicted), self._flow(last, target).detach()
