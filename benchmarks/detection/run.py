@@ -268,9 +268,7 @@ def _evaluated(
         found = evaluate_images(host, data.test, settings.batch, amp=settings.amp, title=title)
     else:
         assert isinstance(host, VideoHost)
-        found = evaluate_videos(
-            host, data.test, CONTEXT, settings.batch, amp=settings.amp, title=title
-        )
+        found = evaluate_videos(host, data, CONTEXT, settings.batch, amp=settings.amp, title=title)
     seconds = time.monotonic() - started
     losses = trained.losses.tolist()
     folder = experiment.folder(settings.output)

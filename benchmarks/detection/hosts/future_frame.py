@@ -110,7 +110,8 @@ class FutureFrame(VideoHost):
         return flow
 
     def frame_errors(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores are -PSNR in dB, of intensities in 0..1; maps the squared error, smoothed."""
+        """Scores are -PSNR in dB, of intensities in 0..1 and PSNR up to 100; maps are the squared
+        error, smoothed."""
         predicted, _ = self.predict(clips)
         error = ((predicted - clips[:, -1]) / 2).square().mean(dim=1)
-        return 10 * error.mean(dim=(1, 2)).log10(), smooth(error)
+        return 10 * error.mean(dim=(1, 2)).clamp(min=1e-10).log10(), smooth(error)
