@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -21,7 +22,9 @@ for _name in ("skimage", "sklearn", "matplotlib", "tqdm"):
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from torch.utils.data import Dataset  # noqa: E402
 
 from benchmarks.detection import __main__ as command  # noqa: E402
 from benchmarks.detection import checkpoint, evaluate, figures, report, run  # noqa: E402
@@ -73,6 +76,10 @@ def samples(name: str) -> Tensor:
     return torch.rand(8, run.CONTEXT + 1, 3, SIZE, SIZE, generator=generator) * 2 - 1
 
 
+def data_of(name: str) -> Dataset[Tensor]:
+    return cast("Dataset[Tensor]", samples(name))
+
+
 def make_small(name: str, kind: Kind = "fused", dtype: torch.dtype = torch.float32) -> Host:
     checkpoint.seed_everything(0)
     return make_host(name, Block(kind), 8, None, None).to(dtype)
@@ -92,7 +99,7 @@ class Interrupted(Exception):
     """Stands for a kill."""
 
 
-class Stopping:
+class Stopping(Dataset[Tensor]):
     """Data that stop the process, one way or another, when a sample is read for the n-th time."""
 
     def __init__(self, data: Tensor, reads: int, stop: Callable[[], None]) -> None:
@@ -116,7 +123,7 @@ def test_fused_and_reference_give_the_same_training_curve(name: str, tmp_path: P
     for kind in ("fused", "reference"):
         host = make_small(name, kind, torch.float64)
         path = tmp_path / kind
-        curves[kind] = training.train(host, samples(name), SMALL, path).losses
+        curves[kind] = training.train(host, data_of(name), SMALL, path).losses
     assert curves["fused"].shape == (6, 2) and (curves["fused"] > 0).all()
     assert curves["fused"][-1, 0] < curves["fused"][0, 0]
     torch.testing.assert_close(curves["fused"], curves["reference"], rtol=0, atol=1e-8)
@@ -221,8 +228,9 @@ def test_slot_takes_the_shape_of_the_block(kind: Kind) -> None:
     out, loss = slot(torch.rand(2, 8, 16, 16))
     assert out.shape == (2, 8, 16, 16) and (loss is None) == (kind == "none")
     if kind != "none":
-        assert slot.layer.conv1.weight.shape == (8, 8, 2, 2)
-        assert slot.layer.dilation == 3 and slot.layer.se.fc1.weight.shape == (2, 8)
+        shapes = {name: parameter.shape for name, parameter in slot.layer.named_parameters()}
+        assert shapes["conv1.weight"] == (8, 8, 2, 2) and shapes["se.fc1.weight"] == (2, 8)
+        assert slot.layer.dilation == 3
 
 
 # ---------------------------------------------------------------- training and resuming
@@ -238,7 +246,7 @@ def test_a_training_that_stopped_goes_on_as_if_it_had_not(
         raise Interrupted
 
     host = make_small(name)
-    whole = training.train(host, samples(name), SMALL, tmp_path / "whole")
+    whole = training.train(host, data_of(name), SMALL, tmp_path / "whole")
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
         training.train(
@@ -246,7 +254,7 @@ def test_a_training_that_stopped_goes_on_as_if_it_had_not(
         )
     again = make_small(name)
     checkpoint.seed_everything(99)  # nothing may depend on what this process did before
-    resumed = training.train(again, samples(name), SMALL, path, checkpoint_every=2)
+    resumed = training.train(again, data_of(name), SMALL, path, checkpoint_every=2)
     assert_same_weights(weights(again), weights(host))
     assert torch.equal(resumed.losses, whole.losses)
 
@@ -272,7 +280,7 @@ training.train(make_small("autoencoder"), data, SMALL, path, checkpoint_every=2)
 def test_kill_and_restart_end_with_the_same_weights(tmp_path: Path) -> None:
     """kill -9 in the middle of an epoch, then while a checkpoint is written."""
     host = make_small("autoencoder")
-    training.train(host, samples("autoencoder"), SMALL, tmp_path / "whole")
+    training.train(host, data_of("autoencoder"), SMALL, tmp_path / "whole")
     path = tmp_path / "killed"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for how, count, step in (("reading", 13, 2), ("saving", 0, 2)):
@@ -282,21 +290,21 @@ def test_kill_and_restart_end_with_the_same_weights(tmp_path: Path) -> None:
         assert checkpoint.load(path, torch.device("cpu"))["step"] == step
     assert path.with_name("killed.unfinished").exists()
     again = make_small("autoencoder")
-    training.train(again, samples("autoencoder"), SMALL, path, checkpoint_every=2)
+    training.train(again, data_of("autoencoder"), SMALL, path, checkpoint_every=2)
     assert_same_weights(weights(again), weights(host))
 
 
 def test_a_finished_training_is_left_alone(tmp_path: Path) -> None:
-    path, data = tmp_path / "checkpoint", samples("autoencoder")
+    path = tmp_path / "checkpoint"
     host = make_small("autoencoder")
-    first = training.train(host, data, SMALL, path)
+    first = training.train(host, data_of("autoencoder"), SMALL, path)
     written = path.read_bytes()
 
     def stop() -> None:
         raise Interrupted
 
     again = make_small("autoencoder")
-    second = training.train(again, Stopping(data, 0, stop), SMALL, path)
+    second = training.train(again, Stopping(samples("autoencoder"), 0, stop), SMALL, path)
     assert path.read_bytes() == written
     assert torch.equal(second.losses, first.losses) and second.seconds == first.seconds > 0
     assert_same_weights(weights(again), weights(host))
@@ -347,14 +355,18 @@ def test_losses_that_are_not_finite_end_the_training(tmp_path: Path) -> None:
 
     with pytest.raises(FloatingPointError, match=r"losses must be finite; got .* before step 4"):
         training.train(
-            make_small("autoencoder"), LaterNan(data, 8, int), SMALL, path, checkpoint_every=2
+            make_small("autoencoder"),
+            LaterNan(data, 8, lambda: None),
+            SMALL,
+            path,
+            checkpoint_every=2,
         )
     state = checkpoint.load(path, torch.device("cpu"))
     assert state["step"] == 2 and all(value.isfinite().all() for value in state["host"].values())
 
 
 def test_each_epoch_has_an_order_of_its_own_that_a_restart_keeps() -> None:
-    data = torch.arange(11.0)[:, None]
+    data = cast("Dataset[Tensor]", torch.arange(11.0)[:, None])
     settings = SMALL._replace(batch=3)
 
     def order(epoch: int, first: int = 0, seed: int = 0) -> list[int]:
@@ -378,7 +390,7 @@ def test_learning_rate_falls_at_80_and_90_percent(
 
     monkeypatch.setattr(torch.optim.Adam, "step", spy)
     settings = SMALL._replace(epochs=5)
-    training.train(make_small("autoencoder"), samples("autoencoder"), settings, tmp_path / "c")
+    training.train(make_small("autoencoder"), data_of("autoencoder"), settings, tmp_path / "c")
     assert rates == pytest.approx([1e-3] * 8 + [2e-4] + [4e-5])
 
 
@@ -388,7 +400,7 @@ def test_loss_weight_enters_the_total(tmp_path: Path) -> None:
     for weight in (0.0, 0.1):
         host = make_small("autoencoder")
         settings = SMALL._replace(loss_weight=weight)
-        training.train(host, samples("autoencoder"), settings, tmp_path / str(weight))
+        training.train(host, data_of("autoencoder"), settings, tmp_path / str(weight))
         ends.append(weights(host))
     assert not torch.equal(ends[0]["slot.layer.conv1.weight"], ends[1]["slot.layer.conv1.weight"])
 
@@ -398,7 +410,7 @@ def test_amp_trains_in_bfloat16(tmp_path: Path) -> None:
     seen: list[torch.dtype] = []
     host.slot.register_forward_hook(lambda _, __, out: seen.append(out[0].dtype))  # type: ignore
     settings = SMALL._replace(amp=True, epochs=1)
-    trained = training.train(host, samples("future-frame"), settings, tmp_path / "c")
+    trained = training.train(host, data_of("future-frame"), settings, tmp_path / "c")
     assert seen == [torch.bfloat16] * 2 and trained.losses.isfinite().all()
     assert next(host.parameters()).dtype == torch.float32
 
@@ -511,14 +523,11 @@ def test_shaded_intervals_are_in_the_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shaded: list[tuple[float, float]] = []
-    axvspan = figures.Figure().subplots().__class__.axvspan
-    monkeypatch.setattr(
-        figures.Figure().subplots().__class__,
-        "axvspan",
-        lambda self, first, last, **kw: (
-            shaded.append((first, last)) or axvspan(self, first, last, **kw)
-        ),
-    )
+
+    def spy(self: Axes, first: float, last: float, **_: Any) -> None:
+        shaded.append((first, last))
+
+    monkeypatch.setattr(Axes, "axvspan", spy)
     found = evaluate.evaluate_videos(Oracle(), videos(), run.CONTEXT, batch=16)
     figures.draw(tmp_path, "title", found, [[1.0, 0.0], [0.5, 0.0]])
     assert shaded == [(3.5, 7.5)] * 2
