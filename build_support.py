@@ -224,6 +224,11 @@ def decide_cuda(
     return CudaDecision("FORCE_CUDA=1" if forced else "a GPU is visible", found, arch_list)
 
 
+def version_tag(decision: CudaDecision) -> str:
+    """The local version of a wheel: the CUDA major version that it needs at run time, or cpu."""
+    return f"+cu{decision.toolkit.version[0]}" if decision.toolkit else "+cpu"
+
+
 def describe(decision: CudaDecision) -> str:
     """The lines that the build prints about its decision."""
     if decision.toolkit:

@@ -1,9 +1,10 @@
 """Builds sspcab_cuda._C, one extension for the CPU and, where it is wanted, for CUDA.
 
 Switches (environment): FORCE_CUDA=1, SSPCAB_NO_CUDA=1, TORCH_CUDA_ARCH_LIST, CUDA_HOME, DEBUG=1,
-CXX and MAX_JOBS. What they lead to is decided in build_support.py.
+SSPCAB_TAG_VERSION=1, CXX and MAX_JOBS. What they lead to is decided in build_support.py.
 """
 
+import functools
 import os
 import platform
 import shutil
@@ -12,6 +13,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.egg_info import egg_info
 
 ROOT = Path(__file__).resolve().parent
 # Build front ends put neither the project's own folder on Python's path,
@@ -23,7 +25,7 @@ import build_support  # noqa: E402
 
 try:
     from torch.utils.cpp_extension import BuildExtension
-except ModuleNotFoundError:  # metadata needs no torch; run() below says what is missing
+except ModuleNotFoundError:  # metadata needs no torch; decide() below says what is missing
     from setuptools.command.build_ext import build_ext as BuildExtension
 
 CPU_SOURCES = [
@@ -66,8 +68,43 @@ DEBUG = os.environ.get("DEBUG") == "1"
 TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable ABI has what we use
 
 
+@functools.cache
+def decide():
+    """Checks the tools and decides about CUDA, once."""
+    build_support.check_packages()
+    compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
+    build_support.check_compiler(compiler, Path(sysconfig.get_path("include")))
+
+    import torch
+
+    decision = build_support.decide_cuda(
+        os.environ,
+        torch_version=torch.__version__,
+        torch_cuda=torch.version.cuda,
+        gpu_visible=torch.cuda.is_available(),
+        toolkit=lambda version: build_support.find_toolkit(
+            build_support.toolkit_candidates(os.environ, sys.path, shutil.which), version
+        ),
+    )
+    print(build_support.describe(decision), flush=True)
+    return decision
+
+
+class TaggedInfo(egg_info):
+    """With SSPCAB_TAG_VERSION=1 the version says what the wheel needs: 0.1.0+cu13, 0.1.0+cpu.
+
+    On request alone: whoever installs a source package from an index gets a build with the version
+    in that package's file name, or pip refuses it.
+    """
+
+    def finalize_options(self):
+        if os.environ.get("SSPCAB_TAG_VERSION") == "1":
+            self.tag_build = build_support.version_tag(decide())
+        super().finalize_options()
+
+
 class BuildSspcab(BuildExtension):
-    """Checks the tools, decides about CUDA, and completes the extension before it is compiled."""
+    """Completes the extension before it is compiled."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -77,34 +114,18 @@ class BuildSspcab(BuildExtension):
         )
 
     def run(self):
-        try:
-            self.complete(self.extensions[0])
-        except build_support.BuildError as error:
-            raise SystemExit(f"sspcab: error: {error}") from error
+        self.complete(self.extensions[0])
         super().run()
 
     def complete(self, extension):
-        build_support.check_packages()
-        compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
-        build_support.check_compiler(compiler, Path(sysconfig.get_path("include")))
+        decision = decide()
 
         import pybind11
         import torch
         from torch.utils import cpp_extension
 
-        decision = build_support.decide_cuda(
-            os.environ,
-            torch_version=torch.__version__,
-            torch_cuda=torch.version.cuda,
-            gpu_visible=torch.cuda.is_available(),
-            toolkit=lambda version: build_support.find_toolkit(
-                build_support.toolkit_candidates(os.environ, sys.path, shutil.which), version
-            ),
-        )
-        print(build_support.describe(decision), flush=True)
-
         facts = {
-            "SSPCAB_VERSION": self.distribution.get_version(),
+            "SSPCAB_VERSION": self.get_finalized_command("egg_info").egg_version,
             "SSPCAB_TORCH_VERSION": torch.__version__,
         }
         device = "cpu"
@@ -154,7 +175,10 @@ class BuildSspcab(BuildExtension):
         extension.extra_link_args = [] if DEBUG else ["-s"]
 
 
-setup(
-    ext_modules=[Extension("sspcab_cuda._C", sources=CPU_SOURCES, language="c++")],
-    cmdclass={"build_ext": BuildSspcab},
-)
+try:
+    setup(
+        ext_modules=[Extension("sspcab_cuda._C", sources=CPU_SOURCES, language="c++")],
+        cmdclass={"build_ext": BuildSspcab, "egg_info": TaggedInfo},
+    )
+except build_support.BuildError as error:
+    raise SystemExit(f"sspcab: error: {error}") from error

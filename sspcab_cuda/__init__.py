@@ -7,6 +7,7 @@ same parameter names, same numbers.
 from . import convert, functional, reference
 from ._extension import build_info
 from .convert import replace
+from .decompositions import decompositions
 from .losses import collect_reconstruction_losses, total_loss
 from .modules import SSPCAB, MaskedConv2d, SELayer
 
@@ -20,6 +21,7 @@ __all__ = [
     "build_info",
     "collect_reconstruction_losses",
     "convert",
+    "decompositions",
     "functional",
     "reference",
     "replace",

@@ -55,32 +55,6 @@ def check_variant(variant: str) -> None:
         )
 
 
-def check_mirrored(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int
-) -> None:
-    """What the operators check, and that x can be mirrored: for the variant without an operator."""
-    if x.dim() != 4 or x.shape[1] == 0:
-        raise RuntimeError(f"sspcab: x must be (N, C, H, W) with C > 0; got {tuple(x.shape)}")
-    if dilation < 0:
-        raise RuntimeError(f"sspcab: dilation must be 0 or more; got {dilation}")
-    channels, kernel_dim = x.shape[1], weights[0].shape[-1]
-    for name, tensors, expected in (
-        ("weight", weights, (channels, channels, kernel_dim, kernel_dim)),
-        ("bias", biases, (channels,)),
-    ):
-        for number, tensor in enumerate(tensors, 1):
-            if tensor.shape != expected:
-                raise RuntimeError(
-                    f"sspcab: {name}{number} must be {expected} for x of {tuple(x.shape)}; "
-                    f"got {tuple(tensor.shape)}"
-                )
-    if min(x.shape[2:]) <= kernel_dim + dilation:
-        raise RuntimeError(
-            f"sspcab: the variant 'tensorflow' mirrors x at its border, so H and W must be larger "
-            f"than k' + d = {kernel_dim + dilation}; got {tuple(x.shape)}"
-        )
-
-
 def check_at_least(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"sspcab: {name} must be an integer ≥ {least}; got {value!r}")
@@ -104,7 +78,7 @@ def check_losses(losses: Any) -> None:
         raise TypeError("sspcab: losses must be a sequence of tensors; got one tensor")
     if not losses:
         raise ValueError(
-            "sspcab: there must be a reconstruction loss or more; got none. No block built from "
+            "sspcab: there must be one reconstruction loss or more; got none. No block of "
             "sspcab_cuda.SSPCAB ran in this thread inside collect_reconstruction_losses"
         )
     for index, loss in enumerate(losses):

@@ -10,8 +10,8 @@ bottom-right. Arguments that break a rule raise an error with the rule and the v
 On CUDA, float32 convolutions round their operands to TF32 where ``nn.Conv2d`` does, that is where
 ``torch.backends.cudnn.conv.fp32_precision`` is ``"tf32"``, PyTorch's default; sums stay float32.
 
-Under ``torch.func`` transforms and forward-mode differentiation the results come from
-:mod:`sspcab_cuda.reference`, as do second derivatives.
+Under ``torch.func`` transforms, forward-mode differentiation and ``torch.onnx.export`` the results
+come from :mod:`sspcab_cuda.reference`, as do second derivatives.
 
 Source: Ristea et al., "Self-Supervised Predictive Convolutional Attentive Block for Anomaly
 Detection", CVPR 2022.
@@ -27,18 +27,22 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import ops, reference
-from .checks import check_activation, check_four, check_image, check_mirrored, check_variant
+from .checks import check_activation, check_four, check_image, check_variant
+from .operator_checks import check_block, check_excitation, check_images, check_sub_kernels
 from .reference import Variant
 
 
-def _is_transformed() -> bool:
-    """Whether a function transform or forward-mode differentiation is under way.
+def _is_for_reference() -> bool:
+    """Whether a function transform, forward-mode differentiation or an ONNX export is under way.
 
-    Custom operators don't take part in either: jvp would silently be 0.
+    Custom operators don't take part in the first two, where jvp would silently be 0, and no
+    runtime of ONNX has ours.
     """
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if torch.compiler.is_compiling():  # and where torch.export traces for ONNX
+        return torch.onnx.is_in_onnx_export()
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return torch.jit.is_tracing() and torch.onnx.is_in_onnx_export()
 
 
 @torch.compiler.assume_constant_result
@@ -80,8 +84,9 @@ def masked_conv2d(
     check_four("weights", weights)
     check_four("biases", biases)
     check_activation(activation)
-    if _is_transformed():
-        return reference.masked_conv2d(x, weights, biases, dilation, activation)
+    if _is_for_reference():
+        check_sub_kernels(x, weights, biases, dilation)
+        return reference.masked_conv2d(x, _like(x, weights), _like(x, biases), dilation, activation)
     with_relu = activation == "relu"
     y: Tensor = ops.masked_conv2d(x, *weights, *biases, dilation, with_relu, *_precision(x))
     return y
@@ -101,8 +106,10 @@ def squeeze_excite(
         ``(N, C, H, W)``: x times the gate, ``sigmoid(fc2(relu(fc1(mean of x over H and W))))``.
     """
     check_image("x", x)
-    if _is_transformed():
-        return reference.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    if _is_for_reference():
+        check_excitation(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias))
+        parameters = _like(x, (fc1_weight, fc1_bias, fc2_weight, fc2_bias))
+        return reference.squeeze_excite(x, *parameters)
     out: Tensor = ops.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)[0]
     return out
 
@@ -114,11 +121,12 @@ def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
         out, x: ``(N, C, H, W)``, of one dtype.
 
     Returns:
-        A scalar: float64 for float64 input, otherwise float32. NaN for an empty input.
+        A scalar, float64 for float64 input, otherwise float32. NaN for an empty input.
     """
     check_image("out", out)
     check_image("x", x)
-    if _is_transformed():
+    if _is_for_reference():
+        check_images(out, x)
         return reference.reconstruction_loss(out, x)
     loss: Tensor = ops.reconstruction_loss(out, x)
     return loss
@@ -195,24 +203,22 @@ def sspcab(
     check_four("weights", weights)
     check_four("biases", biases)
     check_variant(variant)
-    tensors = (x, *weights, *biases, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    if _is_transformed():
-        return reference.sspcab(
-            x,
-            weights,
-            biases,
-            fc1_weight,
-            fc1_bias,
-            fc2_weight,
-            fc2_bias,
-            dilation,
-            return_loss,
-            variant,
-        )
-    if variant == "tensorflow":
-        y = _masked_conv2d_tensorflow(x, weights, biases, dilation)
-        out = squeeze_excite(y, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-        return (out, reconstruction_loss(out, x)) if return_loss else out
+    excitation = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    by_reference = _is_for_reference()
+    if by_reference or variant == "tensorflow":
+        check_block(x, weights, biases, excitation, dilation, variant)
+        w, b, fc = _like(x, weights), _like(x, biases), _like(x, excitation)
+        if by_reference:
+            return reference.sspcab(
+                x, w, b, fc[0], fc[1], fc[2], fc[3], dilation, return_loss, variant
+            )
+        y = reference.masked_conv2d_tensorflow(x, w, b, dilation)
+        out = squeeze_excite(y.contiguous(memory_format=ops.memory_format(x)), *excitation)
+        if return_loss or torch.is_grad_enabled():
+            # Autograd saves the same, asked for or not: a checkpoint may ask the first time only.
+            loss = reconstruction_loss(out, x)
+        return (out, loss) if return_loss else out
+    tensors = (x, *weights, *biases, *excitation)
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     operator = ops.sspcab if saves else ops.sspcab_inference
     with_relu = variant == "paper"
@@ -220,11 +226,6 @@ def sspcab(
     return (out, loss) if return_loss else out
 
 
-def _masked_conv2d_tensorflow(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int
-) -> Tensor:
-    """The reference's, with the checks, dtypes and layout that the operators have."""
-    check_mirrored(x, weights, biases, dilation)
-    parameters = [p.to(x.dtype) for p in (*weights, *biases)]
-    y = reference.masked_conv2d_tensorflow(x, parameters[:4], parameters[4:], dilation)
-    return y.contiguous(memory_format=ops.memory_format(x))
+def _like(x: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Parameters in the dtype of x: the reference has no mixed arithmetic."""
+    return [p.to(x.dtype) for p in parameters]

@@ -67,9 +67,11 @@ class _Collector:
         self.with_grad = torch.is_grad_enabled()
 
 
-# Not a ContextVar: torch.compile can't read one.
+# Not a ContextVar: torch.compile can't read one. Not an attribute of the class: torch.compile would
+# set no guard on it, and a block compiled before its first context would never collect.
 class _Thread(threading.local):
-    collector: _Collector | None = None
+    def __init__(self) -> None:
+        self.collector: _Collector | None = None
 
 
 _thread = _Thread()
@@ -112,33 +114,36 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
     """Collects the reconstruction loss of every :class:`sspcab_cuda.SSPCAB` that runs inside.
 
     Each run of a block's ``forward`` adds one loss, from the same fused pass: a block that runs
-    twice adds two. :meth:`~sspcab_cuda.SSPCAB.anomaly_map` and the functions of
+    twice adds two. :meth:`sspcab_cuda.SSPCAB.anomaly_map` and the functions of
     :mod:`sspcab_cuda.functional` add none. Losses have their graph, or none under
-    ``torch.no_grad()``. Nothing but ``losses`` keeps them alive.
+    ``torch.no_grad()``; nothing but the sequence itself keeps them alive.
 
     Of nested contexts the innermost takes a loss, so that each is counted once and a helper that
     collects (a validation pass, a model with a loss of its own) doesn't change what its caller
     gets.
 
-    The host's ``forward`` must run as Python, or compiled by ``torch.compile``, in the thread that
-    entered the context: replicas of ``nn.DataParallel`` run in other threads, and a replayed CUDA
-    graph runs no Python; their losses are not collected. What a checkpoint runs again in the
-    backward pass isn't either, except that a compiled region inside a checkpoint can't tell:
-    leave the context before ``backward``.
+    Leave the context before ``backward``. Checkpoints that run their region again add nothing, but
+    one around a compiled block can't tell.
+
+    Not collected: blocks that run in another thread (the replicas of ``nn.DataParallel``) or
+    without Python (a replayed CUDA graph, an exported program). Under ``torch.compile`` a
+    checkpoint inside the compiled region needs
+    ``torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True``. A block whose
+    output the host doesn't use has no place in DDP's ``find_unused_parameters=True``.
 
     Yields:
-        The losses, an empty sequence at first.
+        The losses, in the order in which the blocks ran; empty at first.
 
     Raises:
-        RuntimeError: by a block that runs where its loss would be of no use: in
-            ``torch.utils.checkpoint`` with ``use_reentrant=True``, which records no graph, or in a
-            function that ``torch.func`` transforms, when the context was entered outside of it.
+        RuntimeError: by a block whose loss would be of no use: one in ``torch.utils.checkpoint``
+            with ``use_reentrant=True``, which records no graph, or in a function that
+            ``torch.func`` transforms, when the context was entered outside of it.
 
-    Example: a host that knows nothing of the loss
-        >>> host = nn.Sequential(nn.Conv2d(3, 16, 3), SSPCAB(16), nn.Conv2d(16, 3, 1))
-        >>> with collect_reconstruction_losses() as losses:
-        ...     out = host(images)
-        >>> loss = total_loss(criterion(out, target), losses, weight=0.1)
+    Example:
+        >>> host = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), sspcab_cuda.SSPCAB(16))
+        >>> with sspcab_cuda.collect_reconstruction_losses() as losses:
+        ...     out = host(torch.rand(2, 3, 32, 32))
+        >>> loss = sspcab_cuda.total_loss(out.square().mean(), losses, weight=0.1)
         >>> loss.backward()
     """
     outer = _thread.collector

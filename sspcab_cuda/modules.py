@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from . import functional, losses
 from .checks import check_at_least, check_variant
 from .reference import Variant
+from .submodules import check_readable, read
 
 
 class MaskedConv2d(nn.Module):
@@ -40,7 +41,9 @@ class MaskedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C, H, W)``, in the dtype and layout of x."""
-        return functional.masked_conv2d(x, *_sub_kernels(self), self.dilation)
+        convolutions = _convolutions(self)
+        check_readable(self, nn.Conv2d, _CONVOLUTIONS, convolutions)
+        return functional.masked_conv2d(x, *read(convolutions), self.dilation)
 
     def extra_repr(self) -> str:
         return _describe(self)
@@ -69,9 +72,10 @@ class SELayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C, H, W)``, in the dtype and layout of x."""
-        return functional.squeeze_excite(
-            x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-        )
+        layers = (self.fc1, self.fc2)
+        check_readable(self, nn.Linear, ("fc1", "fc2"), layers)
+        (fc1_weight, fc2_weight), (fc1_bias, fc2_bias) = read(layers)
+        return functional.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
 
 
 class SSPCAB(nn.Module):
@@ -163,26 +167,29 @@ class SSPCAB(nn.Module):
         return f"{_describe(self)}, variant={self.variant}"
 
 
+_CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4")
+
+
 def _convolutions(module: MaskedConv2d | SSPCAB) -> tuple[nn.Conv2d, ...]:
     return module.conv1, module.conv2, module.conv3, module.conv4
 
 
-def _sub_kernels(module: MaskedConv2d | SSPCAB) -> tuple[list[Tensor], list[Tensor]]:
-    """The four weights and the four biases, in corner order."""
-    convolutions = _convolutions(module)
-    return [c.weight for c in convolutions], [c.bias for c in convolutions]  # type: ignore[misc]
-
-
 def _arguments(block: SSPCAB) -> dict[str, Any]:
     """What :func:`functional.sspcab` takes beside x and return_loss."""
-    weights, biases = _sub_kernels(block)
+    convolutions, se = _convolutions(block), block.se
+    check_readable(block, nn.Conv2d, _CONVOLUTIONS, convolutions)
+    check_readable(block, SELayer, ("se",), (se,))
+    layers = (se.fc1, se.fc2)
+    check_readable(block, nn.Linear, ("se.fc1", "se.fc2"), layers)
+    weights, biases = read(convolutions)
+    (fc1_weight, fc2_weight), (fc1_bias, fc2_bias) = read(layers)
     return {
         "weights": weights,
         "biases": biases,
-        "fc1_weight": block.se.fc1.weight,
-        "fc1_bias": block.se.fc1.bias,
-        "fc2_weight": block.se.fc2.weight,
-        "fc2_bias": block.se.fc2.bias,
+        "fc1_weight": fc1_weight,
+        "fc1_bias": fc1_bias,
+        "fc2_weight": fc2_weight,
+        "fc2_bias": fc2_bias,
         "dilation": block.dilation,
         "variant": block.variant,
     }

@@ -3,8 +3,8 @@
 Written from the formulas of Ristea et al., "Self-Supervised Predictive Convolutional Attentive
 Block for Anomaly Detection", CVPR 2022. It imports torch alone, runs on every device and dtype
 that PyTorch has, and can be differentiated any number of times. The functions have the names,
-arguments and results of :mod:`sspcab_cuda.functional`; the modules have the parameters of
-:mod:`sspcab_cuda.modules`.
+arguments and results of :mod:`sspcab_cuda.functional`; the modules have the parameters of those in
+:mod:`sspcab_cuda`.
 
 Corners are numbered as in the authors' code: 0 top-left, 1 bottom-left, 2 top-right,
 3 bottom-right.
@@ -90,10 +90,17 @@ def squeeze_excite(
     Returns:
         ``(N, C, H, W)``: x times the gate, ``sigmoid(fc2(relu(fc1(mean of x over H and W))))``.
     """
-    squeezed = x.mean(dim=(2, 3))
-    hidden = F.relu(F.linear(squeezed, fc1_weight, fc1_bias))
-    gate = torch.sigmoid(F.linear(hidden, fc2_weight, fc2_bias))
+    *_, gate = excitation(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     return x * gate[:, :, None, None]
+
+
+def excitation(
+    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, hidden units and gate: ``(N, C)``, ``(N, C // r)``, ``(N, C)``."""
+    mean = x.mean(dim=(2, 3))
+    hidden = F.relu(F.linear(mean, fc1_weight, fc1_bias))
+    return mean, hidden, torch.sigmoid(F.linear(hidden, fc2_weight, fc2_bias))
 
 
 def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
@@ -103,7 +110,7 @@ def reconstruction_loss(out: Tensor, x: Tensor) -> Tensor:
         out, x: ``(N, C, H, W)``.
 
     Returns:
-        A scalar: float64 for float64 input, otherwise float32. NaN for an empty input.
+        A scalar, float64 for float64 input, otherwise float32. NaN for an empty input.
     """
     wide = torch.promote_types(torch.promote_types(out.dtype, x.dtype), torch.float32)
     return F.mse_loss(out.to(wide), x.to(wide))

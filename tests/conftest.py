@@ -47,7 +47,7 @@ def anomalib() -> ModuleType:
         warnings.simplefilter("ignore")
         pytest.importorskip("anomalib.models", reason="needs pip install 'sspcab_cuda[anomalib]'")
         import anomalib
-    return anomalib  # type: ignore[no-any-return]
+    return anomalib
 
 
 @pytest.fixture(autouse=True)

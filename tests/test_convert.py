@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 import sspcab_cuda
 from sspcab_cuda.convert import from_anomalib, from_tensorflow, from_upstream, to_anomalib
+from sspcab_cuda.reference import Variant
 
 from . import upstream
 from .cases import Case
@@ -185,6 +186,11 @@ def edited(change: Callable[[upstream.SSPCAB], object]) -> upstream.SSPCAB:
     return block
 
 
+def add_scales(block: upstream.SSPCAB) -> None:
+    block.scale = nn.Parameter(torch.ones(1))
+    block.se.register_buffer("shift", torch.ones(1))
+
+
 CONV = "Conv2d(16, 16, kernel_size=(2, 2), stride=(1, 1))"
 NEEDED = "conv1, conv2, conv3, conv4, se.fc1, se.fc2, pad, border_input"
 
@@ -207,7 +213,7 @@ UNFIT: dict[str, tuple[Callable[[upstream.SSPCAB], object], str]] = {
         "got 3 and 4",
     ),
     "negative dilation": (
-        lambda b: (setattr(b, "pad", 1), setattr(b, "border_input", 1)),
+        lambda b: vars(b).update(pad=1, border_input=1),
         "block.pad and block.border_input must be k' + d and k' + 2d + 1, with k' = 2 and d ≥ 0; "
         "got 1 and 1",
     ),
@@ -257,10 +263,7 @@ UNFIT: dict[str, tuple[Callable[[upstream.SSPCAB], object], str]] = {
     ),
     "other activation": (lambda b: setattr(b, "relu", nn.GELU()), "and activations; got relu"),
     "scales of its own": (
-        lambda b: (
-            b.register_parameter("scale", nn.Parameter(torch.ones(1))),
-            b.se.register_buffer("shift", torch.ones(1)),
-        ),
+        add_scales,
         "and activations; got scale, se.shift",
     ),
     "hooks": (
@@ -338,10 +341,11 @@ def test_a_copy() -> None:
 
 
 def test_to_anomalib_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variant in ("paper", "tensorflow"):
+    others: tuple[Variant, ...] = ("paper", "tensorflow")
+    for variant in others:
         message = rf"must be of the variant 'anomalib'; got '{variant}'$"
         with pytest.raises(ValueError, match=message):
-            to_anomalib(sspcab_cuda.SSPCAB(16, variant=variant))  # type: ignore[arg-type]
+            to_anomalib(sspcab_cuda.SSPCAB(16, variant=variant))
     with pytest.raises(TypeError, match=r"must be a sspcab_cuda.SSPCAB; got Linear$"):
         to_anomalib(nn.Linear(2, 2))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "anomalib.models.components.layers", None)

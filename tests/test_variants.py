@@ -200,7 +200,7 @@ def test_errors_of_the_mirrored_variant() -> None:
 
     for text, index, value, dilation in (
         ("H and W must be larger than k' + d = 8; got (2, 16, 8, 8)", 0, tensors[0], 7),
-        ("x must be (N, C, H, W) with C > 0; got (16, 8, 8)", 0, tensors[0][0], 1),
+        ("x must be (N, C, H, W); got (16, 8, 8)", 0, tensors[0][0], 1),
         ("dilation must be 0 or more; got -1", 0, tensors[0], -1),
         ("weight2 must be (16, 16, 1, 1) for x of (2, 16, 8, 8); got (8, 16, 1, 1)", 2,
          tensors[2][:8], 1),
