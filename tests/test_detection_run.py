@@ -240,7 +240,7 @@ def test_slot_takes_the_shape_of_the_block(kind: Kind) -> None:
 def test_a_training_that_stopped_goes_on_as_if_it_had_not(
     name: str, reads: int, tmp_path: Path
 ) -> None:
-    """At the start, in the first epoch, at and after the end of one; a checkpoint every 2 steps."""
+    """A checkpoint after step 3, in the middle of an epoch; stopped before and after."""
 
     def stop() -> None:
         raise Interrupted
@@ -250,11 +250,11 @@ def test_a_training_that_stopped_goes_on_as_if_it_had_not(
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
         training.train(
-            make_small(name), Stopping(samples(name), reads, stop), SMALL, path, checkpoint_every=2
+            make_small(name), Stopping(samples(name), reads, stop), SMALL, path, checkpoint_every=3
         )
     again = make_small(name)
     checkpoint.seed_everything(99)  # nothing may depend on what this process did before
-    resumed = training.train(again, data_of(name), SMALL, path, checkpoint_every=2)
+    resumed = training.train(again, data_of(name), SMALL, path, checkpoint_every=3)
     assert_same_weights(weights(again), weights(host))
     assert torch.equal(resumed.losses, whole.losses)
 
@@ -273,7 +273,7 @@ if how == "reading":
     data = Stopping(data, count, kill)
 else:  # when a new checkpoint is written but has not its name yet
     checkpoint.os.replace = kill
-training.train(make_small("autoencoder"), data, SMALL, path, checkpoint_every=2)
+training.train(make_small("autoencoder"), data, SMALL, path, checkpoint_every=3)
 """
 
 
@@ -283,14 +283,14 @@ def test_kill_and_restart_end_with_the_same_weights(tmp_path: Path) -> None:
     training.train(host, data_of("autoencoder"), SMALL, tmp_path / "whole")
     path = tmp_path / "killed"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for how, count, step in (("reading", 13, 2), ("saving", 0, 2)):
+    for how, count, step in (("reading", 13, 3), ("saving", 0, 3)):
         argv = [sys.executable, "-c", KILLED, how, str(count), str(path)]
         process = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert process.returncode == -signal.SIGKILL, process.stderr
         assert checkpoint.load(path, torch.device("cpu"))["step"] == step
     assert path.with_name("killed.unfinished").exists()
     again = make_small("autoencoder")
-    training.train(again, data_of("autoencoder"), SMALL, path, checkpoint_every=2)
+    training.train(again, data_of("autoencoder"), SMALL, path, checkpoint_every=3)
     assert_same_weights(weights(again), weights(host))
 
 

@@ -69,7 +69,7 @@ def test_reference_imports_torch_alone() -> None:
 
 def test_demo_and_benchmarks_use_the_public_package() -> None:
     private = re.compile(r"torch\.ops\.sspcab|sspcab_cuda\.(ops|_C|_extension|checks)\b")
-    files = [*(PACKAGE / "demo").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    files = [*(PACKAGE / "demo").glob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     assert files
     for path in files:
         assert not private.search(path.read_text()), path.name
