@@ -1,0 +1,1 @@
+"""The block in its field: real data sets, hosts and metrics."""
