@@ -16,27 +16,39 @@ import sspcab_cuda
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 
 STEPS = 3
-MODES = ("ddp", "ddp_static_graph", "fsdp_host", "fsdp_block_in_host")
+MODES = (
+    "ddp",
+    "ddp_static_graph",
+    "ddp_collected",
+    "ddp_collected_static_graph",
+    "ddp_collected_find_unused_parameters",
+    "fsdp_host",
+    "fsdp_block_in_host",
+    "fsdp_block_in_host_collected",
+)
 Results = dict[str, Tensor]
 
 
 class Host(nn.Module):
-    """The reconstruction loss is an output, for DDP's reducer sees outputs alone."""
+    """The reconstruction loss is an output, or collected by who calls the host."""
 
-    def __init__(self) -> None:
+    def __init__(self, collected: bool = False) -> None:
         super().__init__()
+        self.collected = collected
         self.encoder = nn.Conv2d(3, 6, 3, padding=1)
         self.block = sspcab_cuda.SSPCAB(6, reduction_ratio=2)
         self.decoder = nn.Conv2d(6, 3, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.collected:
+            return self.decoder(self.block(self.encoder(x)))
         out, loss = self.block(self.encoder(x), return_loss=True)
         return self.decoder(out), loss
 
 
-def host() -> Host:
+def host(collected: bool = False) -> Host:
     torch.manual_seed(3)
-    return Host().double()
+    return Host(collected).double()
 
 
 def images() -> Iterator[Tensor]:
@@ -50,7 +62,9 @@ def train(model: nn.Module, part: slice) -> Results:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for batch in images():
         x = batch[part]
-        out, loss = model(x)
+        with sspcab_cuda.collect_reconstruction_losses() as losses:
+            result = model(x)
+        out, loss = (result, losses[0]) if isinstance(result, Tensor) else result
         optimizer.zero_grad()
         ((out - x).square().mean() + 0.1 * loss).backward()
         optimizer.step()
@@ -78,9 +92,11 @@ def work(rank: int, folder: str) -> None:
     part = slice(2 * rank, 2 * rank + 2)
     results: dict[str, Any] = {}
     for mode in MODES:
-        model = host()
+        model = host("collected" in mode)
         if mode.startswith("ddp"):
-            wrapped = DistributedDataParallel(model, static_graph="static" in mode)
+            wrapped = DistributedDataParallel(
+                model, static_graph="static" in mode, find_unused_parameters="unused" in mode
+            )
             results[mode] = train(wrapped, part)
             results[f"{mode}: state"] = wrapped.state_dict()
         else:

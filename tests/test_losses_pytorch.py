@@ -1,12 +1,13 @@
-"""Collected losses under PyTorch's checkpoint, torch.func, torch.compile and DDP."""
+"""Collected losses under PyTorch's checkpoint, torch.func and torch.compile.
+
+Under DDP and FSDP: test_distributed.py.
+"""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,6 @@ from .hosts import (
     Host,
     assert_as_by_hand,
     by_context,
-    by_hand,
     images,
     with_gradients,
 )
@@ -175,30 +175,3 @@ class TestCompiled:
         with collect_reconstruction_losses() as collected:
             blocks(torch.randn(2, 16, 5, 6, requires_grad=True))
         assert len(collected) == 10 and backend.frame_count == 1
-
-
-def distributed_worker(rank: int, store: str) -> None:
-    """Gradients on half a batch, averaged by DDP, against those on the whole batch."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    torch.manual_seed(0)
-    host = Host().double()
-    batches = [images().double() for _ in range(3)]
-    for option in (None, "static_graph", "find_unused_parameters"):
-        options: dict[str, Any] = {option: True} if option else {}
-        distributed = nn.parallel.DistributedDataParallel(host, **options)
-        for batch in batches:
-            expected = by_hand(host, batch)[RUNS + 1 :]
-            host.zero_grad()
-            with collect_reconstruction_losses() as collected:
-                out = distributed(batch[2 * rank : 2 * rank + 2])
-            total_loss(out.square().mean(), collected).backward()
-            for parameter, truth in zip(host.parameters(), expected, strict=True):
-                assert parameter.grad is not None
-                assert relative_error(parameter.grad, truth) < 1e-12, option
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_distributed(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(distributed_worker, (f"file://{tmp_path / 'store'}",), nprocs=2)
