@@ -150,7 +150,7 @@ def test_compiled_ahead_of_time(tmp_path: Path) -> None:
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             out, loss = self.block(2 * x, return_loss=True)
-            return out + 1, loss
+            return out + x, loss
 
     model = Surrounded().eval()
     with torch.no_grad():
