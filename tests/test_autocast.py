@@ -149,6 +149,7 @@ def test_under_compile(dtype: torch.dtype, training: bool, device: str) -> None:
     def results(function: Any, x: Tensor) -> list[Tensor]:
         model.zero_grad()
         out, loss = function(x)
+        assert out.dtype == dtype and loss.dtype == torch.float32
         if training:
             (out.float().sum() + loss).backward()
         return [out.detach(), loss.detach(), *(p.grad for p in model.parameters() if training)]
