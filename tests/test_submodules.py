@@ -270,6 +270,10 @@ def test_nothing_in_place_of_a_sub_module() -> None:
         block(torch.zeros(1, 6, 3, 3))
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.14",
+    reason="older graphs may miss later hooks: 2.10 does, with torch._dynamo's default setting",
+)
 def test_a_hook_that_comes_after_compilation() -> None:
     torch.compiler.reset()
     block = sspcab_cuda.SSPCAB(6, reduction_ratio=2)
