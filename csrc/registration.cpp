@@ -8,8 +8,8 @@
 //   fc1_*, fc2_*          (C // r, C), (C // r,) and (C, C // r), (C,)
 //   mean, gate            (N, C), hidden (N, C // r): float32, or float64 for float64 x
 //   allow_tf32            on CUDA, float32 convolutions may round their operands to TF32
-//   config                on CUDA, which tiles the convolutions use: -1 chosen by the size, 0 large to
-//                         2 small, 3 plain kernels; the CPU takes no notice of either
+//   config                on CUDA, which tiles the convolutions use: -1 chosen by the size, 0 to 2
+//                         from large to small, 3 plain kernels; the CPU takes no notice of either
 //   needs                 which gradients to compute; the others come back empty
 #include <torch/csrc/stable/library.h>
 

@@ -195,7 +195,7 @@ def replace(model: nn.Module) -> dict[str, nn.Module]:
     """Swaps every upstream and anomalib block in ``model`` for a :class:`sspcab_cuda.SSPCAB`.
 
     Blocks are recognised by the class name ``SSPCAB`` together with the structure that
-    :func:`from_upstream` and :func:`from_anomalib` take. A block that occurs in several places is
+    :func:`.from_upstream` and :func:`.from_anomalib` take. A block that occurs in several places is
     converted once. Forward and backward hooks on a block stay, with their handles. An optimizer of
     the model stays valid. A second call finds nothing to swap.
 
@@ -227,9 +227,8 @@ def replace(model: nn.Module) -> dict[str, nn.Module]:
     for name, (old, names) in found.items():
         if name.endswith("_orig_mod") or old._compiled_call_impl is not None:
             raise ValueError(f"sspcab: {name} is compiled; replace first, then compile")
-        if old not in new:
-            _check_unhooked(name, old, _STATE_HOOKS)
-            new[old] = _convert(old, names, name)
+        _check_unhooked(name, old, _STATE_HOOKS)
+        new[old] = _convert(old, names, name)
     for name, (old, _) in found.items():
         for hooks in (*_CALL_HOOKS, *_HOOK_FLAGS):
             # Shared, not copied: a handle finds its hook by the dictionary.
@@ -239,8 +238,9 @@ def replace(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _recognise(module: nn.Module) -> _Names | None:
-    if type(module).__name__ != "SSPCAB" or isinstance(module, SSPCAB):
+    if type(module).__name__ != "SSPCAB":
         return None
+    # Ours has no `pad`.
     return next((n for n in (_UPSTREAM, _ANOMALIB) if not n.missing_in(module)), None)
 
 
@@ -290,7 +290,7 @@ def _take_over(
         if name in children:  # to the end
             new._modules[children[name]] = new._modules.pop(children[name])
     new.training = old.training
-    gate, new_gate = old_layers[-1].split(".")[0], new_layers[-1].split(".")[0]
+    gate, new_gate = [*children.items()][-1]
     new.get_submodule(new_gate).training = old.get_submodule(gate).training
     return new
 

@@ -122,8 +122,8 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
     collects (a validation pass, a model with a loss of its own) doesn't change what its caller
     gets.
 
-    Leave the context before ``backward``. Checkpoints that run their region again add nothing, but
-    one around a compiled block can't tell.
+    Leave the context before ``backward``. What a checkpoint runs again adds nothing all the same,
+    but a compiled block can't tell that it runs in a checkpoint.
 
     Not collected: blocks that run in another thread (the replicas of ``nn.DataParallel``) or
     without Python (a replayed CUDA graph, an exported program). Under ``torch.compile`` a

@@ -120,11 +120,12 @@ class SSPCAB(nn.Module):
         check_variant(variant)
         self.dilation = dilation
         self.variant: Variant = variant
+        # First, as in the authors' code: seeds and optimizers go by the order of parameters.
+        self.se = SELayer(channels, reduction_ratio)
         self.conv1 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv2 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv3 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv4 = nn.Conv2d(channels, channels, kernel_dim)
-        self.se = SELayer(channels, reduction_ratio)
 
     @overload
     def forward(self, x: Tensor, return_loss: Literal[False] = ...) -> Tensor: ...

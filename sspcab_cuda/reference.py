@@ -230,11 +230,11 @@ class SSPCAB(nn.Module):
         super().__init__()
         self.dilation = dilation
         self.variant: Variant = variant
+        self.se = SELayer(channels, reduction_ratio)
         self.conv1 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv2 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv3 = nn.Conv2d(channels, channels, kernel_dim)
         self.conv4 = nn.Conv2d(channels, channels, kernel_dim)
-        self.se = SELayer(channels, reduction_ratio)
 
     def forward(self, x: Tensor, return_loss: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         convs = (self.conv1, self.conv2, self.conv3, self.conv4)

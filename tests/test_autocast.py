@@ -106,21 +106,58 @@ def test_scaled_gradients(device: str) -> None:
         torch.testing.assert_close(scaled, unscaled, rtol=2e-2, atol=1e-5)
 
 
-def test_training_under_compile(device: str) -> None:
-    model = sspcab_cuda.SSPCAB(16).to(device)
-    x = torch.randn(2, 16, 8, 8, device=device)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_training_with_a_gradient_scaler(dtype: torch.dtype) -> None:
+    """As the reference does, with a scale at first that float16 can't hold: steps are skipped."""
+    paths = []
+    for module in (sspcab_cuda.SSPCAB, reference.SSPCAB):
+        torch.manual_seed(0)
+        model: Any = module(16, reduction_ratio=2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**32)
+        x = torch.rand(2, 16, 8, 8)
+        losses, scales = [], []
+        for _ in range(30):
+            with torch.autocast("cpu", dtype=dtype):
+                out, loss = model(x, return_loss=True)
+                loss = loss + 0.1 * out.square().mean()
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            losses.append(loss.item())
+            scales.append(scaler.get_scale())
+        paths.append((losses, scales))
+    (ours, our_scales), (expected, expected_scales) = paths
+    assert ours[-1] < 0.9 * ours[0]
+    assert ours == pytest.approx(expected, rel=2e-2)
+    assert (our_scales[-1] < 2.0**32) == (expected_scales[-1] < 2.0**32) == (dtype == torch.float16)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_under_compile(dtype: torch.dtype, training: bool, device: str) -> None:
+    """A region within the graph, compiled once for all sizes of one memory format."""
+    torch.compiler.reset()
+    model = sspcab_cuda.SSPCAB(16).to(device).train(training)
 
     def step(x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=dtype):
             out, loss = model(x, return_loss=True)
         return out, loss
 
-    def results(function: Any) -> list[Tensor]:
+    def results(function: Any, x: Tensor) -> list[Tensor]:
         model.zero_grad()
         out, loss = function(x)
-        (out.float().sum() + loss).backward()
-        return [out.detach(), loss.detach(), *(p.grad for p in model.parameters())]
+        if training:
+            (out.float().sum() + loss).backward()
+        return [out.detach(), loss.detach(), *(p.grad for p in model.parameters() if training)]
 
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    for ours, expected in zip(results(compiled), results(step), strict=True):
-        assert_equal(ours, expected)
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend="aot_eager")
+    channels_last = torch.channels_last
+    with torch._dynamo.config.patch(error_on_recompile=True), torch.set_grad_enabled(training):
+        for size in ((2, 16, 8, 9), (3, 16, 12, 7)):
+            x = torch.randn(size, device=device).contiguous(memory_format=channels_last)
+            for ours, expected in zip(results(compiled, x), results(step, x), strict=True):
+                assert_equal(ours, expected)
+                assert ours.stride() == expected.stride()

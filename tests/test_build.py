@@ -217,6 +217,11 @@ def test_missing_toolkit_is_loud_and_an_error_when_forced() -> None:
         decide({"FORCE_CUDA": "1"}, find=no_toolkit)
 
 
+def test_version_tag_names_the_cuda_major_version() -> None:
+    assert build_support.version_tag(decide(gpu_visible=True)) == "+cu13"
+    assert build_support.version_tag(decide()) == "+cpu"
+
+
 @pytest.mark.parametrize("gpu_visible", [False, True])
 def test_force_cuda_that_can_not_be_satisfied(gpu_visible: bool) -> None:
     env = {"FORCE_CUDA": "1"}
@@ -245,11 +250,11 @@ def test_setup_lists_every_source_once() -> None:
     assert sorted(listed_sources()) == sorted(p for p in on_disk if p.endswith((".cpp", ".cu")))
 
 
-def run_setup(tmp_path: Path, before: str = "pass", **env: str) -> subprocess.CompletedProcess[str]:
-    """setup.py's build_ext up to its first error, in a process of its own."""
+def run_setup(*command: str, before: str = "pass", **env: str) -> subprocess.CompletedProcess[str]:
+    """setup.py with a command, in a process of its own."""
     code = (
-        f"import sys; {before}; import runpy; sys.argv = ['setup.py', '-q', 'build_ext', "
-        f"'--build-lib', {str(tmp_path)!r}]; runpy.run_path('setup.py', run_name='__main__')"
+        f"import sys; {before}; import runpy; sys.argv = {['setup.py', '-q', *command]}; "
+        "runpy.run_path('setup.py', run_name='__main__')"
     )
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -261,16 +266,27 @@ def run_setup(tmp_path: Path, before: str = "pass", **env: str) -> subprocess.Co
 
 
 def test_setup_without_torch_names_the_command(tmp_path: Path) -> None:
-    done = run_setup(tmp_path, "sys.modules['torch'] = None")
+    build = ("build_ext", "--build-lib", str(tmp_path))
+    done = run_setup(*build, before="sys.modules['torch'] = None")
     assert done.returncode == 1
     assert "sspcab: error: the build environment lacks torch" in done.stderr
     assert "pip install --no-build-isolation -e ." in done.stderr
 
 
 def test_setup_reports_a_contradiction(tmp_path: Path) -> None:
-    done = run_setup(tmp_path, FORCE_CUDA="1", SSPCAB_NO_CUDA="1")
+    build = ("build_ext", "--build-lib", str(tmp_path))
+    done = run_setup(*build, FORCE_CUDA="1", SSPCAB_NO_CUDA="1")
     assert done.returncode == 1
     assert "sspcab: error: FORCE_CUDA=1 and SSPCAB_NO_CUDA=1 contradict" in done.stderr
+
+
+@pytest.mark.parametrize(("tags", "local"), [("1", "+cpu"), ("", "")])
+def test_version_is_tagged_on_request(tmp_path: Path, tags: str, local: str) -> None:
+    info = ("egg_info", "--egg-base", str(tmp_path))
+    done = run_setup(*info, SSPCAB_TAG_VERSION=tags, SSPCAB_NO_CUDA="1", FORCE_CUDA="")
+    assert done.returncode == 0, done.stderr
+    (metadata,) = tmp_path.glob("*.egg-info/PKG-INFO")
+    assert re.search(rf"^Version: [\d.]+{re.escape(local)}$", metadata.read_text(), re.MULTILINE)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")

@@ -142,8 +142,8 @@ def test_tensorflow_arrays_are_copied() -> None:
     assert all(p.count_nonzero() for p in block.parameters())
 
 
-def test_what_stays() -> None:
-    old = upstream.SSPCAB(16, 2).to(torch.bfloat16)
+def test_what_stays(device: str) -> None:
+    old = upstream.SSPCAB(16, 2).to(device, torch.bfloat16)
     old.conv2.requires_grad_(False)
     old.se.fc1.bias.requires_grad_(False)
     old.eval()
@@ -157,7 +157,8 @@ def test_what_stays() -> None:
     assert frozen == {"conv2.weight", "conv2.bias", "se.fc1.bias"}
     for name, module in new.named_modules():
         assert module.training == old.get_submodule(name).training
-    assert new(torch.randn(1, 16, 5, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    x = torch.randn(1, 16, 5, 6, device=device, dtype=torch.bfloat16)
+    assert new(x).dtype == torch.bfloat16
 
 
 def test_a_block_without_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import re
@@ -269,6 +270,42 @@ def test_captured_by_a_graph(dtype: torch.dtype) -> None:
     assert len(again) == 14
     for ours, true in zip(replayed, again, strict=True):
         assert_equal(ours, true)
+
+
+# PyTorch warns of the side stream on which its own helper makes the graphs.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_graphed_callable(dtype: torch.dtype) -> None:
+    """Graphs of forward and backward, replayed for other images, beside an eager copy."""
+
+    class WithLoss(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = sspcab_cuda.SSPCAB(16, reduction_ratio=4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            out, loss = self.block(x, return_loss=True)
+            return out, loss
+
+    model = WithLoss().to("cuda", dtype)
+    eager = copy.deepcopy(model)
+    example = torch.randn(2, 16, 8, 8, device="cuda", dtype=dtype, requires_grad=True)
+    graphed = torch.cuda.make_graphed_callables(model, (example,))
+
+    def step(function: Any, module: torch.nn.Module, image: Tensor) -> list[Tensor]:
+        module.zero_grad()
+        x = image.clone().requires_grad_()
+        out, loss = function(x)
+        (out.float().square().mean() + 0.1 * loss).backward()
+        gradients = [t.grad.clone() for t in (x, *module.parameters()) if t.grad is not None]
+        return [out.detach().clone(), loss.detach().clone(), *gradients]
+
+    for _ in range(2):
+        image = torch.randn_like(example)
+        ours, expected = step(graphed, model, image), step(eager, eager, image)
+        assert len(ours) == 15
+        for result, truth in zip(ours, expected, strict=True):
+            assert_equal(result, truth)
 
 
 def test_memory_that_begins_between_borders_of_16_bytes() -> None:

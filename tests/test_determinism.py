@@ -36,6 +36,22 @@ def test_runs_are_equal(threads: int, dtype: torch.dtype, device: str) -> None:
             assert_equal(again[name], result)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_deterministic_mode(dtype: torch.dtype, device: str) -> None:
+    """Nothing is refused there; new memory, filled with NaN by PyTorch then, is never read."""
+    tensors = arguments(CASE, dtype, device)
+    grads = output_gradients(CASE, dtype, device)
+    expected = forward_backward(functional, tensors, CASE.dilation, *grads)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = forward_backward(functional, tensors, CASE.dilation, *grads)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    for name, result in expected.items():
+        assert_equal(results[name], result)
+
+
 def saved_by(run: Callable[[], object]) -> list[Tensor]:
     saved: list[Tensor] = []
 

@@ -75,6 +75,14 @@ def test_demo_and_benchmarks_use_the_public_package() -> None:
         assert not private.search(path.read_text()), path.name
 
 
+def test_metrics_know_arrays_alone() -> None:
+    files = list((ROOT / "benchmarks" / "detection" / "metrics").glob("*.py"))
+    names = {name for path in files for name in imports_of(path)}
+    assert {name[1:] for name in names if name.startswith(".")} <= {path.stem for path in files}
+    roots = {name.split(".")[0] for name in names} - {""}
+    assert roots == {"__future__", "collections", "numpy", "scipy", "sklearn", "typing"}
+
+
 def includes_of(path: Path) -> set[str]:
     return set(re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE))
 

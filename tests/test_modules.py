@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 import sspcab_cuda
 from sspcab_cuda import reference
 
+from . import upstream
 from .tolerances import assert_equal
 
 PAIRS = [
@@ -64,6 +67,19 @@ def test_checkpoints_load_both_ways(
         other.load_state_dict(torch.load(stream), strict=True)
         x = image(arguments)
         torch.testing.assert_close(other(x), module(x))
+
+
+@pytest.mark.parametrize(("ours", "theirs", "arguments"), PAIRS, ids=IDS)
+def test_safetensors(
+    ours: type[nn.Module], theirs: type[nn.Module], arguments: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    for source, target in ((ours, ours), (ours, theirs), (theirs, ours)):
+        module, other = build(source, arguments, seed=1), build(target, arguments, seed=2)
+        safetensors.torch.save_file(module.state_dict(), path)
+        other.load_state_dict(safetensors.torch.load_file(path), strict=True)
+        for name, tensor in module.state_dict().items():
+            assert_equal(other.state_dict()[name], tensor)
 
 
 def test_parameter_names_and_shapes() -> None:
@@ -157,3 +173,17 @@ def test_public_names() -> None:
         assert hasattr(sspcab_cuda, name)
     for name in ("masked_conv2d", "squeeze_excite", "reconstruction_loss", "sspcab"):
         assert callable(getattr(sspcab_cuda.functional, name)) and hasattr(reference, name)
+
+
+def test_seeds_and_the_order_of_parameters_are_those_of_the_authors() -> None:
+    """So a seeded run starts alike, and an optimizer's state, which goes by position, loads."""
+    torch.manual_seed(5)
+    theirs = upstream.SSPCAB(16, 2, 1, 4)
+    for module in (sspcab_cuda.SSPCAB, reference.SSPCAB):
+        torch.manual_seed(5)
+        ours = module(16, 2, 1, 4)
+        for (name, value), (their_name, their_value) in zip(
+            ours.named_parameters(), theirs.named_parameters(), strict=True
+        ):
+            assert name == their_name
+            assert_equal(value.detach(), their_value.detach())

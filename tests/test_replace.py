@@ -127,10 +127,9 @@ def test_the_optimizer_stays() -> None:
 
 
 class Log(list[Any]):
-    def hook(self, name: str, result: Any = None) -> Callable[..., Any]:
-        def called(module: nn.Module, *_: Any, **__: Any) -> Any:
-            self.append((name, type(module)))
-            return result
+    def hook(self, name: str) -> Callable[..., None]:
+        def called(module: nn.Module, *arguments: Any) -> None:
+            self.append((name, type(module), len(arguments)))
 
         return called
 
@@ -146,12 +145,17 @@ def test_hooks() -> None:
     ]
     sspcab_cuda.replace(model)
     model.first(image().requires_grad_()).sum().backward()
-    assert log == [(n, sspcab_cuda.SSPCAB) for n in ("pre", "post", "backward pre", "backward")]
+    assert log == [
+        ("pre", sspcab_cuda.SSPCAB, 2),  # positional and keyword arguments
+        ("post", sspcab_cuda.SSPCAB, 3),
+        ("backward pre", sspcab_cuda.SSPCAB, 1),
+        ("backward", sspcab_cuda.SSPCAB, 2),
+    ]
 
     log.clear()
     with pytest.raises(RuntimeError):
         model.first(torch.zeros(1))
-    assert [name for name, _ in log] == ["pre", "post"]  # for always_call
+    assert [name for name, *_ in log] == ["pre", "post"]  # for always_call
 
     for handle in handles:
         handle.remove()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,21 +54,3 @@ def test_sgd(
     assert relative_error(torch.stack(ours), torch.stack(expected)) < tolerance
     for parameter, true in zip(model.parameters(), truth.parameters(), strict=True):
         assert relative_error(parameter.detach(), true.detach()) < 10 * tolerance
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_distributed_with_the_loss_returned(tmp_path: Path) -> None:
-    """DDP sees every output because the loss is returned, not kept by a hook."""
-    store = f"file://{tmp_path / 'store'}"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    try:
-        block = sspcab_cuda.SSPCAB(16)
-        distributed = nn.parallel.DistributedDataParallel(block)
-        x = torch.randn(2, 16, 8, 8)
-        for _ in range(2):
-            out, loss = distributed(x, return_loss=True)
-            (out.square().mean() + 0.1 * loss).backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
-    finally:
-        torch.distributed.destroy_process_group()

@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 import sspcab_cuda
 from sspcab_cuda import functional, reference
 
-from .cases import Case, arguments, block, convolution
+from .cases import HALVES, Case, arguments, block, convolution
 
 # Forward mode makes PyTorch load its own TorchScript decompositions.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script")
@@ -101,3 +101,50 @@ def test_per_sample_gradients_of_a_module(device: str) -> None:
         model(image[None], return_loss=True)[1].backward()
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(ours[name][i], parameter.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_parameters_of_a_module(device: str) -> None:
+    """functional_call under grad, jvp, hessian and vmap over an ensemble, as for the reference."""
+    ours, expected = (
+        library.SSPCAB(4, reduction_ratio=2).to(device, torch.float64)
+        for library in (sspcab_cuda, reference)
+    )
+    expected.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 4, 5, 4, dtype=torch.float64, device=device)
+
+    def results(model: torch.nn.Module) -> list[Tensor]:
+        state = {name: p.detach() for name, p in model.named_parameters()}
+
+        def value(parameters: dict[str, Tensor]) -> Tensor:
+            out, loss = functional_call(model, {**state, **parameters}, (x, True))
+            return out.square().mean() + loss
+
+        ones = {name: torch.ones_like(p) for name, p in state.items()}
+        ensemble = {name: torch.stack([p, 2 * p]) for name, p in state.items()}
+        some = {name: state[name] for name in ("conv2.weight", "conv3.bias", "se.fc1.weight")}
+        second = hessian(value)(some)
+        return [
+            *grad(value)(state).values(),
+            *jvp(value, (state,), (ones,)),
+            *vmap(grad(value))(ensemble).values(),
+            *(second[a][b] for a in some for b in some),
+        ]
+
+    torch.testing.assert_close(results(ours), results(expected), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_float32_parameters_beside_half_images(dtype: torch.dtype, device: str) -> None:
+    """As the operators do, though the reference alone has no mixed arithmetic."""
+    tensors = arguments(CASE, dtype, device, parameters=torch.float32)
+    x, rest = tensors[0], tensors[1:]
+
+    def functions(x: Tensor) -> tuple[Tensor, ...]:
+        y = convolution(functional, [x, *rest], 1)
+        return *block(functional, [x, *rest], 1), y, functional.squeeze_excite(y, *rest[8:])
+
+    results, tangents, *_ = jvp(functions, (x,), (torch.ones_like(x),))
+    for result, tangent, expected in zip(results, tangents, functions(x), strict=True):
+        assert result.dtype == tangent.dtype == expected.dtype
+        assert tangent.any()
+        torch.testing.assert_close(result, expected, rtol=5e-2, atol=2e-2)

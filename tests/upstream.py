@@ -24,8 +24,6 @@ class SELayer(nn.Module):
 
 
 class SSPCAB(nn.Module):
-    """Its parameters are registered gate first, unlike ours."""
-
     def __init__(
         self, channels: int, kernel_dim: int = 1, dilation: int = 1, reduction_ratio: int = 8
     ) -> None:

@@ -114,7 +114,8 @@ def evaluate_videos(
         errors, maps = _errors(
             host, partial(video.clip, length=context + 1), len(video) - context, batch, amp
         )
-        series.append(Series(video.name, metrics.normalise(errors), video.labels[context:]))
+        normalised = metrics.normalise(errors).astype(np.float64)
+        series.append(Series(video.name, normalised, video.labels[context:]))
         detections.append(metrics.region_detections(maps, threshold))
         regions.append(
             [

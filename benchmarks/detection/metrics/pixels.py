@@ -14,19 +14,21 @@ class PixelMetrics:
     """AUROC, average precision and AUPRO of score maps that come batch by batch.
 
     Scores are counted in bins; those of one bin pass as equal, and otherwise the metrics are exact.
-    A bin is the leading bits of a float32, so that no range need be known: sign, exponent, and by
-    default 11 bits of fraction, a relative width of at most 2⁻¹¹. The AUROC is off by at most half
-    the share of pairs (a normal and an anomalous pixel) that have a bin in common; the AUPRO by at
-    most half that share over 0.3, where a region's pixels have the weight of one together. Scores
-    that crowd, such as 1 plus something tiny, want more bins.
+    A bin is the leading bits of a float32: sign, exponent and, by default, 11 bits of fraction. So
+    no range need be known, and bins are narrow where scores crowd about 0. For probabilities, which
+    crowd about 1 too, the float32 is the score minus 1 from 0.5 on.
+
+    The AUROC is off by at most half the share of pairs (a normal, an anomalous pixel) with a bin in
+    common; the AUPRO by at most half that share over 0.3, where a region's pixels together have the
+    weight of one; the AP by what the order of pixels within their bins can change.
 
     Args:
-        bins: a power of 2 from 2**10 to 2**24. Each takes 24 bytes.
+        bins: a power of 2 from 2**11 to 2**25. Each takes 24 bytes.
     """
 
-    def __init__(self, bins: int = 2**20) -> None:
-        if not 2**10 <= bins <= 2**24 or bins & (bins - 1):
-            raise ValueError(f"PixelMetrics: bins must be a power of 2, 2**10 to 2**24; got {bins}")
+    def __init__(self, bins: int = 2**21) -> None:
+        if not 2**11 <= bins <= 2**25 or bins & (bins - 1):
+            raise ValueError(f"PixelMetrics: bins must be a power of 2, 2**11 to 2**25; got {bins}")
         self._normal = np.zeros(bins, np.int64)  # pixels in each bin
         self._anomalous = np.zeros(bins, np.int64)
         self._overlap = np.zeros(bins, np.float64)  # sum of anomalous pixels' overlap weights
@@ -80,8 +82,11 @@ class PixelMetrics:
         }
 
 
-def _bins_of(scores: NDArray[np.float32], bins: int) -> NDArray[np.uint32]:
-    """Leading bits of a float32, which order as the scores do once negative ones are flipped."""
-    bits = (scores + np.float32(0)).view(np.uint32)  # the sum makes 0 of -0
+def _bins_of(scores: NDArray[np.float32], bins: int) -> NDArray[np.int64]:
+    """Bins in the order of the scores: below 0.5 the first half of them, then the second."""
+    upper = scores >= 0.5
+    bits = np.where(upper, scores - 1, scores + 0).view(np.uint32)  # + 0 makes 0 of -0
+    # Bits order as their floats do, once those of negative ones are flipped.
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return ordered >> np.uint32(33 - bins.bit_length())
+    half = bins // 2
+    return half * upper + (ordered >> np.uint32(33 - half.bit_length()))
