@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import pytest
 
-for _name in ("skimage", "sklearn", "matplotlib", "tqdm"):
+for _name in ("skimage", "sklearn", "matplotlib", "tqdm", "cv2", "scipy"):
     pytest.importorskip(_name)
 
 import numpy as np  # noqa: E402
@@ -30,6 +30,7 @@ from benchmarks.detection import __main__ as command  # noqa: E402
 from benchmarks.detection import checkpoint, evaluate, figures, report, run  # noqa: E402
 from benchmarks.detection import train as training  # noqa: E402
 from benchmarks.detection.blocks import KINDS, Block, Kind, Slot  # noqa: E402
+from benchmarks.detection.data import mini_images, mini_videos  # noqa: E402
 from benchmarks.detection.data.samples import (  # noqa: E402
     ImageData,
     ImageSample,
@@ -662,6 +663,32 @@ def test_run_from_end_to_end_and_again(
 
     command.main(["table", str(output)])
     assert "shanghaitech" in capsys.readouterr().out
+
+
+def test_miniatures_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real files: smaller ones than make-mini writes, in the same layouts."""
+    root = tmp_path / "root"
+    mini_images.write_mvtec(root, seed=0, train=4, good=2, defective=1)
+    mini_videos.write_avenue(root, seed=0, train=1, test=1, frames=20)
+    images_of = arguments(tmp_path / "1", "mvtec", "--host", "autoencoder", "--seeds", "1")
+    command.main([*images_of, "--root", str(root), "--category", *mini_images.TEXTURES])
+    assert capsys.readouterr().out.count("\nmean") == 1
+    command.main([*arguments(tmp_path / "2", "avenue", "--seeds", "1"), "--root", str(root)])
+    assert "TBDC: connected components" in capsys.readouterr().out
+    (found,) = report.read_results(tmp_path / "2" / "output")
+    assert set(found.metrics) == {"micro AUC", "macro AUC", "RBDC", "TBDC"}
+    assert all(0 <= value <= 1 for value in found.metrics.values())
+
+
+def test_make_mini_leaves_the_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(folder: Path, seed: int) -> None:
+        assert seed == 7
+        for name in run.DATA:
+            (folder / name).mkdir(parents=True)
+
+    monkeypatch.setattr(command, "make_mini", make)
+    command.main(["make-mini", str(tmp_path), "--seed", "7"])
+    assert all((tmp_path / name / run.MINIATURE).exists() for name in run.DATA)
 
 
 @pytest.mark.usefixtures("data_sets")

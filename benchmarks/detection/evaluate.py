@@ -29,7 +29,7 @@ class Series(NamedTuple):
     """Scores beside their truth: of all images, or of the frames of one video."""
 
     name: str
-    scores: NDArray[np.float64]  # (n,), higher = more anomalous
+    scores: NDArray[np.floating]  # (n,), higher = more anomalous
     labels: NDArray[np.bool_]  # (n,)
 
 

@@ -35,7 +35,7 @@ def draw(
 def _curves(
     path: Path,
     title: str,
-    scores: NDArray[np.float64],
+    scores: NDArray[np.floating],
     labels: NDArray[np.bool_],
     losses: NDArray[np.float64],
 ) -> None:

@@ -24,7 +24,7 @@ class HostSpec(NamedTuple):
 
 
 HOSTS = {
-    "autoencoder": HostSpec("images", 8, 128, 32, 200, 16, 1e-3),
+    "autoencoder": HostSpec("images", 4, 128, 32, 200, 16, 1e-3),
     # As its authors train it; anomalib has the same networks.
     "draem": HostSpec("images", 16, 256, 128, 700, 8, 1e-4),
     "future-frame": HostSpec("videos", 8, 256, 64, 60, 4, 2e-4),

@@ -13,7 +13,7 @@ from .base import ImageHost, smooth
 
 
 class Autoencoder(ImageHost):
-    """Restores images into which foreign content was blended; S is a multiple of 8.
+    """Restores images into which foreign content was blended; S is a multiple of 4.
 
     Args:
         block: what takes the place of the penultimate convolution, at half the resolution.
@@ -27,10 +27,7 @@ class Autoencoder(ImageHost):
             nn.ReLU(),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(4 * width, 8 * width, 3, padding=1),
-            nn.PixelShuffle(2),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(2 * width, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),
