@@ -13,8 +13,10 @@ The folders ``training_vol`` and ``testing_vol`` have the same videos as small g
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -60,18 +62,23 @@ def _video(root: Path, path: Path, mask_path: Path, size: int) -> Video:
 
 
 def _count_masks(path: Path) -> int:
-    try:
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-    except ValueError as error:
-        raise LAYOUT.error(f"{path} must be a MATLAB file; got: {error}") from error
+    shapes = {name: shape for name, shape, _ in _matlab(scipy.io.whosmat, path)}
     if "volLabel" not in shapes:
         raise LAYOUT.error(f"{path} must hold volLabel; got {', '.join(shapes) or 'nothing'}")
     return math.prod(shapes["volLabel"])
 
 
+def _matlab(read: Callable[[Path], Any], path: Path) -> Any:
+    """What SciPy raises for a file that was cut off depends on where."""
+    try:
+        return read(path)
+    except Exception as error:
+        raise LAYOUT.error(f"{path} must be a MATLAB file; got: {error}") from error
+
+
 def _truth(mask_path: Path, tracks: Path | None, length: int, size: int) -> Truth:
-    cells = scipy.io.loadmat(mask_path, variable_names="volLabel")["volLabel"].ravel()
-    masks: list[NDArray[np.uint8]] = list(cells[:length])
+    cells = _matlab(scipy.io.loadmat, mask_path)["volLabel"]
+    masks: list[NDArray[np.uint8]] = list(cells.ravel()[:length])
     labels = np.array([mask.any() for mask in masks])
     if tracks is None:
         return Truth(labels, link_components(masks, size), "connected components")

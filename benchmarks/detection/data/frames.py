@@ -87,19 +87,19 @@ class _Source(ABC):
 
     def read(self, first: int, length: int) -> Tensor:
         """``length`` frames from ``first`` on: (length, 3, S, S), uint8."""
-        numbers = range(first, first + length)
-        if not 0 <= first < first + length <= len(self):
-            raise IndexError(f"{self.path} has frames 0 to {len(self) - 1}; got {numbers}")
-        keys = {number: (self.path, self._size, number) for number in numbers}
-        frames = {number: _kept.get(key) for number, key in keys.items()}
-        missing = [number for number in numbers if frames[number] is None]
+        end = first + length
+        if not 0 <= first < end <= len(self):
+            raise IndexError(f"{self.path} has the frames [0, {len(self)}); got [{first}, {end})")
+        kept = {number: _kept.get((self.path, self._size, number)) for number in range(first, end)}
+        frames = {number: frame for number, frame in kept.items() if frame is not None}
+        missing = [number for number in kept if number not in frames]
         if missing:
-            start, end = missing[0], missing[-1] + 1
-            for number, image in zip(range(start, end), self._decode(start, end), strict=True):
-                if frames[number] is None:
+            part = range(missing[0], missing[-1] + 1)
+            for number, image in zip(part, self._decode(part.start, part.stop), strict=True):
+                if number not in frames:
                     frames[number] = resize(image, self._size)
-                    _kept.put(keys[number], frames[number])
-        return torch.stack([frames[number] for number in numbers])
+                    _kept.put((self.path, self._size, number), frames[number])
+        return torch.stack([frames[number] for number in kept])
 
 
 @lru_cache(maxsize=_DECODERS)

@@ -147,11 +147,11 @@ def write_avenue(root: Path, seed: int, train: int = 4, test: int = 4, frames: i
     for number in range(1, train + 1):
         rng = np.random.default_rng((seed, 0, number))
         video = render("brick", frames, (), rng)
-        _write_video(root / "training_videos" / f"{number:02}.avi", video.frames)
+        write_video(root / "training_videos" / f"{number:02}.avi", video.frames)
     for number in range(1, test + 1):
         rng = np.random.default_rng((seed, 1, number))
         video = render("brick", frames, _EVENTS[(number - 1) % len(_EVENTS)], rng)
-        _write_video(root / "testing_videos" / f"{number:02}.avi", video.frames)
+        write_video(root / "testing_videos" / f"{number:02}.avi", video.frames)
         cells = np.empty((1, frames), object)
         cells[0] = list((video.tracks >= 0).astype(np.uint8))
         path = root / "ground_truth_demo" / "testing_label_mask" / f"{number}_label.mat"
@@ -168,7 +168,7 @@ def write_shanghaitech(
         for number in range(1, train + 1):
             rng = np.random.default_rng((seed, 2, index, number))
             video = render(background, frames, (), rng)
-            _write_video(root / "training" / "videos" / f"{scene}_{number:03}.avi", video.frames)
+            write_video(root / "training" / "videos" / f"{scene}_{number:03}.avi", video.frames)
         for number in range(index * test, (index + 1) * test):
             rng = np.random.default_rng((seed, 3, number))
             events = () if number == count - 1 else _EVENTS[number % len(_EVENTS)]
@@ -196,7 +196,8 @@ def _write_test(root: Path, name: str, video: Rendered) -> None:
     (root / "ground_truth" / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
-def _write_video(path: Path, frames: Pixels) -> None:
+def write_video(path: Path, frames: Pixels) -> None:
+    """Writes an AVI of MPEG-4 video with a key frame every 12, frames (n, H, W, 3), red first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = cv2.VideoWriter.fourcc(*"XVID")
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, RATE, (WIDTH, HEIGHT))
