@@ -6,6 +6,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -513,7 +514,7 @@ BROKEN_SHANGHAITECH: list[tuple[Break, str]] = [
 ]
 
 
-def complains(root: Path, text: str) -> pytest.RaisesContext[DataError]:  # type: ignore[name-defined]
+def complains(root: Path, text: str) -> AbstractContextManager[pytest.ExceptionInfo[DataError]]:
     return pytest.raises(DataError, match=re.escape(text.replace("ROOT", str(root))))
 
 

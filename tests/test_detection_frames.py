@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,11 @@ def test_clips_are_all_of_each_video(tmp_path: Path) -> None:
     for index in (-1, 6):
         with pytest.raises(IndexError, match=f"there are 6 clips; got {index}"):
             clips[index]
+
+
+def test_clips_can_be_sent_to_a_process(long_video: Path) -> None:
+    clips = frames.Clips([frames.VideoFile(long_video, 32, LAYOUT)], 2)
+    assert numbers(pickle.loads(pickle.dumps(clips))[7]) == [7, 8]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -55,8 +55,8 @@ def load(root: Path, category: str, size: int) -> ImageData:
     folder = LAYOUT.folder(root / category)
     train = LAYOUT.files(folder / "train" / "good", "*.png")
     items = [_Item(path, None) for path in LAYOUT.files(folder / "test" / "good", "*.png")]
-    defects = {path.name for top in ("test", "ground_truth") for path in (folder / top).glob("*/")}
-    defects.discard("good")
+    tops = (folder / "test", folder / "ground_truth")
+    defects = {path.name for top in tops for path in top.glob("*") if path.is_dir()} - {"good"}
     if not defects:
         raise LAYOUT.error(f"there must be folders of defects beside {folder / 'test' / 'good'}")
     for defect in sorted(defects):

@@ -32,9 +32,8 @@ def load(root: Path, size: int, context: int) -> VideoData:
     videos = converted if converted.is_dir() else root / "training" / "videos"
     train = LAYOUT.files(videos, "*_*.avi")
     labels = LAYOUT.files(root / "testing" / "test_frame_mask", "*_*.npy")
-    folders = {path.name for path in (root / "testing" / "frames").glob("*_*/")}
-    for name in sorted(folders - {path.stem for path in labels}):
-        LAYOUT.file(labels[0].with_name(f"{name}.npy"))
+    for folder in sorted((root / "testing" / "frames").glob("*_*")):
+        LAYOUT.file(labels[0].with_name(f"{folder.name}.npy"))
     return VideoData(
         Clips([VideoFile(path, size, LAYOUT) for path in train], context + 1),
         [_video(root, path.stem, size) for path in labels],
