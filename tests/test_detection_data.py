@@ -411,10 +411,11 @@ def remove_files(path: str) -> Break:
     return act
 
 
-def remove_defects(root: Path) -> None:
-    for kind in demo.KINDS:
-        shutil.rmtree(root / "grid/test" / kind)
-    shutil.rmtree(root / "grid/ground_truth")
+def copy_training_videos(root: Path) -> None:
+    """As many as are published; test videos are missing then."""
+    for number in range(3, 17):
+        shutil.copy(root / "training_videos/01.avi", root / f"training_videos/{number:02}.avi")
+    (root / "MINIATURE").unlink()
 
 
 MASKS = "ground_truth_demo/testing_label_mask"
@@ -424,12 +425,13 @@ BROKEN_IMAGES: list[tuple[Break, str]] = [
     (remove("grid/test/good"), "there must be a folder ROOT/grid/test/good"),
     (
         remove_files("grid/train/good"),
-        "there must be files ROOT/grid/train/good/*.png",
+        "there must be files ROOT/grid/train/good/[0-9]*.png",
     ),
     (put("grid/train/good/001.png"), "the file ROOT/grid/train/good/001.png must not be empty"),
     (
-        remove_defects,
-        "there must be folders of defects beside ROOT/grid/test/good",
+        remove("MINIATURE"),
+        "ROOT must have (264, 21, 57) images of grid for training, normal ones and ones with "
+        "defects for tests; got (3, 2, 6)",
     ),
     (remove("grid/test/patch"), "there must be a file ROOT/grid/test/patch/000.png"),
     (remove("grid/test/stain/001.png"), "there must be a file ROOT/grid/test/stain/001.png"),
@@ -467,6 +469,8 @@ BROKEN_AVENUE: list[tuple[Break, str]] = [
         cut("testing_videos/03.avi"),
         "ROOT/testing_videos/03.avi must have the 40 frames of its header; got ",
     ),
+    (remove("MINIATURE"), "there must be a file ROOT/training_videos/03.avi"),
+    (copy_training_videos, "there must be a file ROOT/testing_videos/05.avi"),
     (put("ground_truth/01.txt"), "there must be a file ROOT/ground_truth/02.txt"),
 ]
 ONE = "testing/frames/01_0014"
@@ -474,13 +478,18 @@ BROKEN_SHANGHAITECH: list[tuple[Break, str]] = [
     (remove("training"), "there must be a folder ROOT/training/videos"),
     (
         remove_files("training/videos"),
-        "there must be files ROOT/training/videos/*_*.avi",
+        "there must be files ROOT/training/videos/[0-9]*.avi",
     ),
     (remove("testing/test_frame_mask"), "there must be a folder ROOT/testing/test_frame_mask"),
     (remove("testing/frames"), f"there must be a folder ROOT/{ONE}"),
     (remove(ONE), f"there must be a folder ROOT/{ONE}"),
     (remove(f"{ONE}/000.jpg"), f"there must be a file ROOT/{ONE}/000.jpg"),
-    (remove(f"{ONE}/023.jpg"), f"there must be a file ROOT/{ONE}/023.jpg"),
+    (remove(f"{ONE}/012.jpg"), f"there must be a file ROOT/{ONE}/012.jpg"),
+    (
+        remove(f"{ONE}/023.jpg"),
+        f"01_0014 must have a label and a mask for each frame in ROOT/{ONE}; "
+        "got 24, 24 and 23 frames",
+    ),
     (put(f"{ONE}/011.jpg"), f"the file ROOT/{ONE}/011.jpg must not be empty"),
     (
         remove("testing/test_frame_mask/02_0015.npy"),
@@ -509,6 +518,10 @@ BROKEN_SHANGHAITECH: list[tuple[Break, str]] = [
     (
         save("testing/test_pixel_mask/01_0014.npy", np.zeros((25, H, W), bool)),
         f"must have a label and a mask for each frame in ROOT/{ONE}; got 24, 25 and 24 frames",
+    ),
+    (
+        remove("MINIATURE"),
+        "ROOT must have (330, 107) videos for training and tests; got (3, 3)",
     ),
     (remove("ground_truth/03_0016.txt"), "there must be a file ROOT/ground_truth/03_0016.txt"),
 ]

@@ -23,7 +23,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from .frames import Clips, VideoFile
-from .layout import Layout
+from .layout import Layout, is_miniature
 from .regions import link_components, read_tracks, tracks_file
 from .samples import Truth, Video, VideoData
 
@@ -35,13 +35,13 @@ LAYOUT = Layout(
 def load(root: Path, size: int, context: int) -> VideoData:
     """Looks over the files; see :func:`load_videos`."""
     videos = root / "Avenue Dataset" if (root / "Avenue Dataset").is_dir() else root
-    train = LAYOUT.numbered(videos / "training_videos", "{:02}.avi")
-    test = LAYOUT.numbered(videos / "testing_videos", "{:02}.avi")
-    masks = LAYOUT.numbered(root / "ground_truth_demo" / "testing_label_mask", "{}_label.mat")
-    for number in range(len(test), len(masks)):
-        LAYOUT.file(test[0].with_name(f"{number + 1:02}.avi"))
-    for number in range(len(masks), len(test)):
-        LAYOUT.file(masks[0].with_name(f"{number + 1}_label.mat"))
+    train_folder, test_folder = videos / "training_videos", videos / "testing_videos"
+    mask_folder = root / "ground_truth_demo" / "testing_label_mask"
+    published = (0, 0) if is_miniature(root) else (16, 21)
+    train = LAYOUT.numbered(train_folder, "{:02}.avi", published[0])
+    test = LAYOUT.numbered(test_folder, "{:02}.avi", published[1])
+    masks = LAYOUT.numbered(mask_folder, "{}_label.mat", len(test))
+    test = LAYOUT.numbered(test_folder, "{:02}.avi", len(masks))
     return VideoData(
         Clips([VideoFile(path, size, LAYOUT) for path in train], context + 1),
         [_video(root, path, mask, size) for path, mask in zip(test, masks, strict=True)],

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from skimage import draw
 
 from .frames import Pixels
+from .layout import mark
 
 HEIGHT, WIDTH = 72, 128  # nearly the shape of the real videos
 RATE = 25  # frames per second
@@ -144,6 +145,7 @@ def _photograph(name: str, shape: tuple[int, int]) -> Pixels:
 
 def write_avenue(root: Path, seed: int, train: int = 4, test: int = 4, frames: int = 120) -> None:
     """Writes so many training and test videos of so many frames, without files of tracks."""
+    mark(root)
     for number in range(1, train + 1):
         rng = np.random.default_rng((seed, 0, number))
         video = render("brick", frames, (), rng)
@@ -163,6 +165,7 @@ def write_shanghaitech(
     root: Path, seed: int, train: int = 2, test: int = 2, frames: int = 60
 ) -> None:
     """Writes so many training and test videos of each scene, with tracks; the last is normal."""
+    mark(root)
     count = len(_SCENES) * test
     for index, (scene, background) in enumerate(_SCENES.items()):
         for number in range(1, train + 1):
