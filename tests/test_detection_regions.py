@@ -27,14 +27,14 @@ def test_components_by_hand() -> None:
     The diagonal is one component: eight neighbours. Frame 2 is empty, so that frame 3 begins anew.
     """
     regions = link_components(
-        masks_of("#..#/.#.#", "..../.##.", "..../....", "..#./...."),
+        masks_of("#..#/.#.#", "..../.##.", "..../....", "..../..#."),
         4,  # 2 rows become 4; 4 columns stay
     )
     assert regions == [
         Region(0, 0, (0, 0, 4, 2)),
         Region(1, 0, (0, 3, 4, 4)),
         Region(0, 1, (2, 1, 4, 3)),
-        Region(2, 3, (0, 2, 2, 3)),
+        Region(2, 3, (2, 2, 4, 3)),
     ]
 
 
