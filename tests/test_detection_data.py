@@ -331,8 +331,10 @@ def test_components_where_there_are_no_tracks(root: Path) -> None:
 def test_tracks_of_avenue(root: Path) -> None:
     folder = root / "avenue" / "ground_truth"
     folder.mkdir()
-    for number in range(1, 5):
-        (folder / f"{number:02}.txt").write_text("5,3,0,0,127,71\n\n" if number == 2 else "")
+    for number in range(1, 5):  # frame 40 is one that may be counted, but has no mask
+        (folder / f"{number:02}.txt").write_text(
+            "5,3,0,0,127,71\n\n0,40,0,0,1,1\n" if number == 2 else ""
+        )
     videos = load_videos("avenue", root / "avenue", 64).test
     assert {video.regions_from for video in videos} == {"annotations"}
     assert [video.regions for video in videos] == [[], [Region(5, 3, (0, 0, 64, 64))], [], []]

@@ -82,4 +82,5 @@ def _truth(mask_path: Path, tracks: Path | None, length: int, size: int) -> Trut
     labels = np.array([mask.any() for mask in masks])
     if tracks is None:
         return Truth(labels, link_components(masks, size), "connected components")
-    return Truth(labels, read_tracks(tracks, length, masks[0].shape, size), "annotations")
+    regions = read_tracks(tracks, length + 1, masks[0].shape, size)
+    return Truth(labels, [r for r in regions if r.frame < length], "annotations")

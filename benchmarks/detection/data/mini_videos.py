@@ -24,7 +24,7 @@ from .layout import mark
 HEIGHT, WIDTH = 72, 128  # nearly the shape of the real videos
 RATE = 25  # frames per second
 
-_SCENES = {"01": "gravel", "02": "coffee"}  # of ShanghaiTech; Avenue has "brick"
+_SCENES = {"01": "rocket", "02": "coffee"}  # of ShanghaiTech; Avenue has "brick"
 _FIRST = 14  # number of the first test video, as in the real data
 _EVENTS = (("fast",), ("against",), ("cart",), ("fast", "against"))
 _SPEEDS = {"walk": 1, "fast": 4, "against": -2, "cart": 2}  # columns per frame

@@ -3,7 +3,7 @@ RNN Framework", ICCV 2017; all 13 scenes together.
 
 ::
 
-    training/videos/01_001.avi …             or training/converted_videos, anomalib's copies
+    training/videos/01_001.avi …             else training/converted_videos, anomalib's copies
     testing/frames/01_0014/000.jpg …
     testing/test_frame_mask/01_0014.npy …    (frames,), nonzero: abnormal
     testing/test_pixel_mask/01_0014.npy …    (frames, H, W), nonzero: anomalous
@@ -28,8 +28,9 @@ LAYOUT = Layout("ShanghaiTech Campus", "https://svip-lab.github.io/dataset/campu
 
 def load(root: Path, size: int, context: int) -> VideoData:
     """Looks over the files; see :func:`load_videos`."""
-    converted = root / "training" / "converted_videos"
-    videos = converted if converted.is_dir() else root / "training" / "videos"
+    videos, converted = (root / "training" / name for name in ("videos", "converted_videos"))
+    if converted.is_dir() and not videos.is_dir():
+        videos = converted
     train = LAYOUT.files(videos, "[0-9]*.avi")
     labels = LAYOUT.files(root / "testing" / "test_frame_mask", "[0-9]*.npy")
     LAYOUT.whole(root, "videos for training and tests", (len(train), len(labels)), (330, 107))
