@@ -83,6 +83,13 @@ def test_metrics_know_arrays_alone() -> None:
     assert roots == {"__future__", "collections", "numpy", "scipy", "sklearn", "typing"}
 
 
+def test_data_sets_know_nothing_of_their_users() -> None:
+    files = list((ROOT / "benchmarks" / "detection" / "data").glob("*.py"))
+    assert files
+    for path in files:
+        assert not re.search(r"from \.\.|benchmarks", path.read_text()), path.name
+
+
 def includes_of(path: Path) -> set[str]:
     return set(re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE))
 

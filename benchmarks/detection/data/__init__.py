@@ -73,7 +73,7 @@ def _check(name: str, known: Iterable[str]) -> None:
 
 
 def make_mini(folder: Path, seed: int = 0) -> None:
-    """Writes ``mvtec``, ``avenue`` and ``shanghaitech`` into the folder, about 10 MB in all.
+    """Writes ``mvtec``, ``avenue`` and ``shanghaitech`` into the folder, some 10 MB in all.
 
     Textures, backgrounds and sprites are photographs of the scikit-image wheel. The same seed gives
     the same data.

@@ -13,15 +13,17 @@ The folders ``training_vol`` and ``testing_vol`` have the same videos as small g
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
 from .frames import Clips, VideoFile
-from .layout import Layout
+from .layout import Layout, is_miniature
 from .regions import link_components, read_tracks, tracks_file
 from .samples import Truth, Video, VideoData
 
@@ -33,13 +35,13 @@ LAYOUT = Layout(
 def load(root: Path, size: int, context: int) -> VideoData:
     """Looks over the files; see :func:`load_videos`."""
     videos = root / "Avenue Dataset" if (root / "Avenue Dataset").is_dir() else root
-    train = LAYOUT.numbered(videos / "training_videos", "{:02}.avi")
-    test = LAYOUT.numbered(videos / "testing_videos", "{:02}.avi")
-    masks = LAYOUT.numbered(root / "ground_truth_demo" / "testing_label_mask", "{}_label.mat")
-    for number in range(len(test), len(masks)):
-        LAYOUT.file(test[0].with_name(f"{number + 1:02}.avi"))
-    for number in range(len(masks), len(test)):
-        LAYOUT.file(masks[0].with_name(f"{number + 1}_label.mat"))
+    train_folder, test_folder = videos / "training_videos", videos / "testing_videos"
+    mask_folder = root / "ground_truth_demo" / "testing_label_mask"
+    published = (0, 0) if is_miniature(root) else (16, 21)
+    train = LAYOUT.numbered(train_folder, "{:02}.avi", published[0])
+    test = LAYOUT.numbered(test_folder, "{:02}.avi", published[1])
+    masks = LAYOUT.numbered(mask_folder, "{}_label.mat", len(test))
+    test = LAYOUT.numbered(test_folder, "{:02}.avi", len(masks))
     return VideoData(
         Clips([VideoFile(path, size, LAYOUT) for path in train], context + 1),
         [_video(root, path, mask, size) for path, mask in zip(test, masks, strict=True)],
@@ -60,19 +62,25 @@ def _video(root: Path, path: Path, mask_path: Path, size: int) -> Video:
 
 
 def _count_masks(path: Path) -> int:
-    try:
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-    except ValueError as error:
-        raise LAYOUT.error(f"{path} must be a MATLAB file; got: {error}") from error
+    shapes = {name: shape for name, shape, _ in _matlab(scipy.io.whosmat, path)}
     if "volLabel" not in shapes:
         raise LAYOUT.error(f"{path} must hold volLabel; got {', '.join(shapes) or 'nothing'}")
     return math.prod(shapes["volLabel"])
 
 
+def _matlab(read: Callable[[Path], Any], path: Path) -> Any:
+    """What SciPy raises for a file that was cut off depends on where."""
+    try:
+        return read(path)
+    except Exception as error:
+        raise LAYOUT.error(f"{path} must be a MATLAB file; got: {error}") from error
+
+
 def _truth(mask_path: Path, tracks: Path | None, length: int, size: int) -> Truth:
-    cells = scipy.io.loadmat(mask_path, variable_names="volLabel")["volLabel"].ravel()
-    masks: list[NDArray[np.uint8]] = list(cells[:length])
+    cells = _matlab(scipy.io.loadmat, mask_path)["volLabel"]
+    masks: list[NDArray[np.uint8]] = list(cells.ravel()[:length])
     labels = np.array([mask.any() for mask in masks])
     if tracks is None:
         return Truth(labels, link_components(masks, size), "connected components")
-    return Truth(labels, read_tracks(tracks, length, masks[0].shape, size), "annotations")
+    regions = read_tracks(tracks, length + 1, masks[0].shape, size)
+    return Truth(labels, [r for r in regions if r.frame < length], "annotations")

@@ -140,8 +140,8 @@ class VideoFile(_Source):
 class FrameFolder(_Source):
     """The frames of a video that lie in a folder, one image file each."""
 
-    def __init__(self, path: Path, files: Sequence[Path], size: int, layout: Layout) -> None:
-        super().__init__(path, size, layout)
+    def __init__(self, files: Sequence[Path], size: int, layout: Layout) -> None:
+        super().__init__(files[0].parent, size, layout)
         self._files = files
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from sspcab_cuda.demo import data as demo
 
 from .frames import Pixels
+from .layout import mark
 
 SIDE = 128  # pixels, height and width
 TEXTURES = {"grid": "brick", "tile": "gravel"}  # of each category: a pattern, and stone
@@ -19,7 +20,7 @@ TEXTURES = {"grid": "brick", "tile": "gravel"}  # of each category: a pattern, a
 def write_mvtec(
     root: Path, seed: int, train: int = 48, good: int = 24, defective: int = 12
 ) -> None:
-    """Writes two categories.
+    """Writes two categories, and a file that says that they are no real ones.
 
     Training images are from the upper rows of a photograph, test images from the lower ones.
 
@@ -30,6 +31,7 @@ def write_mvtec(
         good: how many normal test images.
         defective: how many test images with each kind of defect.
     """
+    mark(root)
     donors = [demo.photograph(name) for name in demo.TEST_DONORS]
     for number, (category, texture) in enumerate(TEXTURES.items()):
         rng = np.random.default_rng((seed, number))

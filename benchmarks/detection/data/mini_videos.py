@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from skimage import draw
 
 from .frames import Pixels
+from .layout import mark
 
 HEIGHT, WIDTH = 72, 128  # nearly the shape of the real videos
 RATE = 25  # frames per second
 
-_SCENES = {"01": "gravel", "02": "coffee", "03": "rocket"}  # of ShanghaiTech; Avenue has "brick"
+_SCENES = {"01": "rocket", "02": "coffee"}  # of ShanghaiTech; Avenue has "brick"
 _FIRST = 14  # number of the first test video, as in the real data
 _EVENTS = (("fast",), ("against",), ("cart",), ("fast", "against"))
 _SPEEDS = {"walk": 1, "fast": 4, "against": -2, "cart": 2}  # columns per frame
@@ -144,14 +145,15 @@ def _photograph(name: str, shape: tuple[int, int]) -> Pixels:
 
 def write_avenue(root: Path, seed: int, train: int = 4, test: int = 4, frames: int = 120) -> None:
     """Writes so many training and test videos of so many frames, without files of tracks."""
+    mark(root)
     for number in range(1, train + 1):
         rng = np.random.default_rng((seed, 0, number))
         video = render("brick", frames, (), rng)
-        _write_video(root / "training_videos" / f"{number:02}.avi", video.frames)
+        write_video(root / "training_videos" / f"{number:02}.avi", video.frames)
     for number in range(1, test + 1):
         rng = np.random.default_rng((seed, 1, number))
         video = render("brick", frames, _EVENTS[(number - 1) % len(_EVENTS)], rng)
-        _write_video(root / "testing_videos" / f"{number:02}.avi", video.frames)
+        write_video(root / "testing_videos" / f"{number:02}.avi", video.frames)
         cells = np.empty((1, frames), object)
         cells[0] = list((video.tracks >= 0).astype(np.uint8))
         path = root / "ground_truth_demo" / "testing_label_mask" / f"{number}_label.mat"
@@ -160,15 +162,16 @@ def write_avenue(root: Path, seed: int, train: int = 4, test: int = 4, frames: i
 
 
 def write_shanghaitech(
-    root: Path, seed: int, train: int = 2, test: int = 2, frames: int = 60
+    root: Path, seed: int, train: int = 2, test: int = 2, frames: int = 100
 ) -> None:
     """Writes so many training and test videos of each scene, with tracks; the last is normal."""
+    mark(root)
     count = len(_SCENES) * test
     for index, (scene, background) in enumerate(_SCENES.items()):
         for number in range(1, train + 1):
             rng = np.random.default_rng((seed, 2, index, number))
             video = render(background, frames, (), rng)
-            _write_video(root / "training" / "videos" / f"{scene}_{number:03}.avi", video.frames)
+            write_video(root / "training" / "videos" / f"{scene}_{number:03}.avi", video.frames)
         for number in range(index * test, (index + 1) * test):
             rng = np.random.default_rng((seed, 3, number))
             events = () if number == count - 1 else _EVENTS[number % len(_EVENTS)]
@@ -196,7 +199,8 @@ def _write_test(root: Path, name: str, video: Rendered) -> None:
     (root / "ground_truth" / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
-def _write_video(path: Path, frames: Pixels) -> None:
+def write_video(path: Path, frames: Pixels) -> None:
+    """Writes an AVI of MPEG-4 video with a key frame every 12, frames (n, H, W, 3), red first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = cv2.VideoWriter.fourcc(*"XVID")
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, RATE, (WIDTH, HEIGHT))

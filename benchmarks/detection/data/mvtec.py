@@ -24,23 +24,26 @@ from .layout import Layout
 from .samples import ImageData, ImageSample
 
 LAYOUT = Layout("MVTec AD", "https://www.mvtec.com/company/research/datasets/mvtec-ad")
-CATEGORIES = (
-    "bottle",
-    "cable",
-    "capsule",
-    "carpet",
-    "grid",
-    "hazelnut",
-    "leather",
-    "metal_nut",
-    "pill",
-    "screw",
-    "tile",
-    "toothbrush",
-    "transistor",
-    "wood",
-    "zipper",
-)
+_IMAGES = "[0-9]*.png"  # some unpackers leave files such as ._000.png
+
+# How many images each category has: training, normal test images, test images with defects.
+CATEGORIES = {
+    "bottle": (209, 20, 63),
+    "cable": (224, 58, 92),
+    "capsule": (219, 23, 109),
+    "carpet": (280, 28, 89),
+    "grid": (264, 21, 57),
+    "hazelnut": (391, 40, 70),
+    "leather": (245, 32, 92),
+    "metal_nut": (220, 22, 93),
+    "pill": (267, 26, 141),
+    "screw": (320, 41, 119),
+    "tile": (230, 33, 84),
+    "toothbrush": (60, 12, 30),
+    "transistor": (213, 60, 40),
+    "wood": (247, 19, 60),
+    "zipper": (240, 32, 119),
+}
 
 
 class _Item(NamedTuple):
@@ -53,21 +56,28 @@ def load(root: Path, category: str, size: int) -> ImageData:
     if category not in CATEGORIES:
         raise LAYOUT.error(f"a category must be one of {', '.join(CATEGORIES)}; got {category}")
     folder = LAYOUT.folder(root / category)
-    train = LAYOUT.files(folder / "train" / "good", "*.png")
-    items = [_Item(path, None) for path in LAYOUT.files(folder / "test" / "good", "*.png")]
-    defects = {path.name for top in ("test", "ground_truth") for path in (folder / top).glob("*/")}
-    defects.discard("good")
-    if not defects:
-        raise LAYOUT.error(f"there must be folders of defects beside {folder / 'test' / 'good'}")
-    for defect in sorted(defects):
-        images, masks = folder / "test" / defect, folder / "ground_truth" / defect
-        for mask in LAYOUT.files(masks, "*_mask.png"):
-            LAYOUT.file(images / f"{mask.stem.removesuffix('_mask')}.png")
-        items += [
-            _Item(path, LAYOUT.file(masks / f"{path.stem}_mask.png"))
-            for path in LAYOUT.files(images, "*.png")
-        ]
-    return ImageData(_Train(train, size), _Test(items, size))
+    train = LAYOUT.files(folder / "train" / "good", _IMAGES)
+    good = LAYOUT.files(folder / "test" / "good", _IMAGES)
+    tops = (folder / "test", folder / "ground_truth")
+    defects = {path.name for top in tops for path in top.glob("*") if path.is_dir()} - {"good"}
+    defective = [item for defect in sorted(defects) for item in _defective(folder, defect)]
+    counts = len(train), len(good), len(defective)
+    what = f"images of {category} for training, normal ones and ones with defects for tests"
+    LAYOUT.whole(root, what, counts, CATEGORIES[category])
+    return ImageData(
+        _Train(train, size), _Test([*(_Item(path, None) for path in good), *defective], size)
+    )
+
+
+def _defective(folder: Path, defect: str) -> list[_Item]:
+    """Each image has a mask, and each mask an image."""
+    images, masks = folder / "test" / defect, folder / "ground_truth" / defect
+    for mask in LAYOUT.files(masks, "[0-9]*_mask.png"):
+        LAYOUT.file(images / f"{mask.stem.removesuffix('_mask')}.png")
+    return [
+        _Item(path, LAYOUT.file(masks / f"{path.stem}_mask.png"))
+        for path in LAYOUT.files(images, _IMAGES)
+    ]
 
 
 class _Train(Dataset[Tensor]):

@@ -93,11 +93,11 @@ def _largest_overlaps(
 ) -> list[tuple[int, int]]:
     """Pairs (component, track) by falling overlap, each component and each track at most once."""
     both = (components > 0) & (before > 0)
-    pairs, pixels = np.unique(
-        np.stack((components[both], before[both])), axis=1, return_counts=True
-    )
+    base = int(before.max()) + 1
+    codes, pixels = np.unique(components[both] * base + before[both], return_counts=True)
     chosen: dict[int, int] = {}
-    for component, track in pairs[:, np.argsort(-pixels, kind="stable")].T.tolist():
+    for code in codes[np.argsort(-pixels, kind="stable")].tolist():
+        component, track = divmod(code, base)
         if component not in chosen and track not in chosen.values():
             chosen[component] = track
     return list(chosen.items())

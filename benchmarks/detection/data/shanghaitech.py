@@ -3,7 +3,7 @@ RNN Framework", ICCV 2017; all 13 scenes together.
 
 ::
 
-    training/videos/01_001.avi …             or training/converted_videos, anomalib's copies
+    training/videos/01_001.avi …             else training/converted_videos, anomalib's copies
     testing/frames/01_0014/000.jpg …
     testing/test_frame_mask/01_0014.npy …    (frames,), nonzero: abnormal
     testing/test_pixel_mask/01_0014.npy …    (frames, H, W), nonzero: anomalous
@@ -28,13 +28,14 @@ LAYOUT = Layout("ShanghaiTech Campus", "https://svip-lab.github.io/dataset/campu
 
 def load(root: Path, size: int, context: int) -> VideoData:
     """Looks over the files; see :func:`load_videos`."""
-    converted = root / "training" / "converted_videos"
-    videos = converted if converted.is_dir() else root / "training" / "videos"
-    train = LAYOUT.files(videos, "*_*.avi")
-    labels = LAYOUT.files(root / "testing" / "test_frame_mask", "*_*.npy")
-    folders = {path.name for path in (root / "testing" / "frames").glob("*_*/")}
-    for name in sorted(folders - {path.stem for path in labels}):
-        LAYOUT.file(labels[0].with_name(f"{name}.npy"))
+    videos, converted = (root / "training" / name for name in ("videos", "converted_videos"))
+    if converted.is_dir() and not videos.is_dir():
+        videos = converted
+    train = LAYOUT.files(videos, "[0-9]*.avi")
+    labels = LAYOUT.files(root / "testing" / "test_frame_mask", "[0-9]*.npy")
+    LAYOUT.whole(root, "videos for training and tests", (len(train), len(labels)), (330, 107))
+    for folder in sorted((root / "testing" / "frames").glob("[0-9]*")):
+        LAYOUT.file(labels[0].with_name(f"{folder.name}.npy"))
     return VideoData(
         Clips([VideoFile(path, size, LAYOUT) for path in train], context + 1),
         [_video(root, path.stem, size) for path in labels],
@@ -45,18 +46,24 @@ def _video(root: Path, name: str, size: int) -> Video:
     testing = root / "testing"
     labels = _array(testing / "test_frame_mask" / f"{name}.npy", 1) != 0
     masks = _array(LAYOUT.file(testing / "test_pixel_mask" / f"{name}.npy"), 3)
-    folder = testing / "frames" / name
-    LAYOUT.files(folder, "*.jpg")
-    files = [LAYOUT.file(folder / f"{number:03}.jpg") for number in range(len(labels))]
-    count = len(list(folder.glob("*.jpg")))
-    if not count == len(labels) == len(masks):
+    files = _frames(testing / "frames" / name)
+    if not len(files) == len(labels) == len(masks):
         raise LAYOUT.error(
-            f"test_frame_mask and test_pixel_mask of {name} must have a label and a mask for each "
-            f"frame in {folder}; got {len(labels)}, {len(masks)} and {count} frames"
+            f"{name} must have a label and a mask for each frame in {files[0].parent}; "
+            f"got {len(labels)}, {len(masks)} and {len(files)} frames"
         )
-    frames = FrameFolder(folder, files, size, LAYOUT)
+    frames = FrameFolder(files, size, LAYOUT)
     tracks = tracks_file(root, name)
-    return Video(name, frames, count, partial(_truth, labels, masks, tracks, size))
+    return Video(name, frames, len(files), partial(_truth, labels, masks, tracks, size))
+
+
+def _frames(folder: Path) -> list[Path]:
+    """From 0 on without a gap."""
+    files = sorted(LAYOUT.files(folder, "[0-9]*.jpg"), key=lambda path: int(path.stem))
+    for number, path in enumerate(files):
+        if int(path.stem) != number:
+            LAYOUT.file(folder / f"{number:0{len(files[0].stem)}}.jpg")
+    return files
 
 
 def _array(path: Path, dimensions: int) -> NDArray[np.generic]:
