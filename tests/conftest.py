@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -48,6 +49,14 @@ def anomalib() -> ModuleType:
         pytest.importorskip("anomalib.models", reason="needs pip install 'sspcab_cuda[anomalib]'")
         import anomalib
     return anomalib
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

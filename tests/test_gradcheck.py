@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -17,13 +15,8 @@ FAST = [Case(2, 5, 6, 7, 1, 1, 2), Case(2, 4, 5, 6, 3, 1, 2), Case(1, 17, 5, 14,
 THROUGH = {"out": slice(0, 1), "loss": slice(1, 2), "both": slice(0, 2)}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Thousands of tiny calls: waking another thread for each would take most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# Thousands of tiny calls: waking another thread for each would take most of the time.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def inputs_of(case: Case, device: str) -> list[Tensor]:

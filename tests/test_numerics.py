@@ -87,6 +87,7 @@ def test_rms_error_over_all_cases(dtype: torch.dtype, device: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")  # it adds up what several would share
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("case", LONG_SUMS, ids=str)
 def test_rms_error_of_long_float32_sums(case: Case, device: str, layout: str) -> None:

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-for _name in ("cv2", "scipy", "skimage"):
-    pytest.importorskip(_name)
-
-from benchmarks.detection.data import DataError, Region  # noqa: E402
-from benchmarks.detection.data.regions import link_components, read_tracks  # noqa: E402
+from benchmarks.detection.data import DataError, Region
+from benchmarks.detection.data.regions import link_components, read_tracks
 
 
 def masks_of(*pictures: str) -> list[NDArray[np.bool_]]:

@@ -11,19 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-for _name in ("cv2", "scipy", "skimage"):
-    pytest.importorskip(_name)
-
-from benchmarks.detection.data import frames  # noqa: E402
-from benchmarks.detection.data.layout import Layout  # noqa: E402
-from benchmarks.detection.data.mini_videos import HEIGHT, WIDTH, write_video  # noqa: E402
+from benchmarks.detection.data import frames
+from benchmarks.detection.data.layout import Layout
+from benchmarks.detection.data.mini_videos import HEIGHT, WIDTH, write_video
 
 LAYOUT = Layout("a data set", "https://example.org")
-
-
-@pytest.fixture
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "_kept", frames._Kept(0))
 
 
 def test_a_smaller_image_has_means() -> None:
