@@ -40,7 +40,7 @@ class ConvolutionGradient {
     const int64_t items = count * bands.per_sample, size = conv_.whole_size();
     const bool packs_x = needs_weights_ && !conv_.reads_in_place();
     const Buffer<T> grad_a(count * size), blocked_x(packs_x ? count * size : 0);
-    const Buffer<T> bias = zeros<T>(items * s_.channels);
+    const Buffer<double> bias = zeros<double>(items * s_.channels);
     conv_.workers().run(items, [&](int64_t item, int64_t) {
       const int64_t i = item / bands.per_sample;
       const Rows rows = bands.rows(item % bands.per_sample);

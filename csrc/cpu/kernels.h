@@ -169,7 +169,7 @@ struct Kernels {
   // grad_a = G · gate + grad_mean[c] where not (relu and y <= 0), into a blocked image;
   // grad_bias[c] += Σ grad_a. grad_mean null: 0.
   void (*activation_gradient)(const OutputGradient<D>&, const T* grad_mean, bool relu,
-                              const Sample&, Rows, const Blocked<T>& grad_a, T* grad_bias);
+                              const Sample&, Rows, const Blocked<T>& grad_a, double* grad_bias);
 
   double (*squared_error)(const D* out, const D* x, int64_t count);
   void (*difference)(const D* out, const D* x, T factor, int64_t count, D* result);

@@ -174,7 +174,7 @@ inline Vector<T> parameter_or(const T* parameter, int64_t channel, Width width, 
 template <class D>
 void activation_gradient_channels_last(const OutputGradient<D>& g, const Compute<D>* grad_mean,
                                        bool relu, const Sample& s, Rows rows,
-                                       const Blocked<Compute<D>>& grad_a, Compute<D>* grad_bias) {
+                                       const Blocked<Compute<D>>& grad_a, double* grad_bias) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
   for_each_piece(rows.first * s.width, rows.last * s.width, [&](int64_t first, int64_t last) {
@@ -190,7 +190,7 @@ void activation_gradient_channels_last(const OutputGradient<D>& g, const Compute
           store(block + pixel * kBlock, value);
           total += value;
         }
-        store(grad_bias + c, load(grad_bias + c, width) + total, width);
+        add_to<T>(grad_bias + c, total, width);
       };
       if (c + lanes <= s.channels) {
         piece(Full{});
@@ -208,7 +208,7 @@ void activation_gradient_channels_last(const OutputGradient<D>& g, const Compute
 template <class D>
 void activation_gradient_channels_first(const OutputGradient<D>& g, const Compute<D>* grad_mean,
                                         bool relu, const Sample& s, Rows rows,
-                                        const Blocked<Compute<D>>& grad_a, Compute<D>* grad_bias) {
+                                        const Blocked<Compute<D>>& grad_a, double* grad_bias) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
   const int64_t first = rows.first * s.width, last = rows.last * s.width;
@@ -235,7 +235,7 @@ void activation_gradient_channels_first(const OutputGradient<D>& g, const Comput
 template <class D>
 void activation_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean, bool relu,
                          const Sample& s, Rows rows, const Blocked<Compute<D>>& grad_a,
-                         Compute<D>* grad_bias) {
+                         double* grad_bias) {
   (s.channels_last
        ? activation_gradient_channels_last<D>
        : activation_gradient_channels_first<D>)(g, grad_mean, relu, s, rows, grad_a, grad_bias);
