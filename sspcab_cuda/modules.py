@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from . import functional, losses
 from .checks import check_at_least, check_variant
 from .reference import Variant
-from .submodules import check_readable, read
+from .submodules import check_readable, parts, read
 
 
 class MaskedConv2d(nn.Module):
@@ -41,7 +41,7 @@ class MaskedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C, H, W)``, in the dtype and layout of x."""
-        convolutions = _convolutions(self)
+        convolutions = parts(self, _CONVOLUTIONS)
         check_readable(self, nn.Conv2d, _CONVOLUTIONS, convolutions)
         return functional.masked_conv2d(x, *read(convolutions), self.dilation)
 
@@ -72,7 +72,7 @@ class SELayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C, H, W)``, in the dtype and layout of x."""
-        layers = (self.fc1, self.fc2)
+        layers = parts(self, ("fc1", "fc2"))
         check_readable(self, nn.Linear, ("fc1", "fc2"), layers)
         (fc1_weight, fc2_weight), (fc1_bias, fc2_bias) = read(layers)
         return functional.squeeze_excite(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
@@ -171,16 +171,12 @@ class SSPCAB(nn.Module):
 _CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4")
 
 
-def _convolutions(module: MaskedConv2d | SSPCAB) -> tuple[nn.Conv2d, ...]:
-    return module.conv1, module.conv2, module.conv3, module.conv4
-
-
 def _arguments(block: SSPCAB) -> dict[str, Any]:
     """What :func:`functional.sspcab` takes beside x and return_loss."""
-    convolutions, se = _convolutions(block), block.se
+    convolutions, (se,) = parts(block, _CONVOLUTIONS), parts(block, ("se",))
     check_readable(block, nn.Conv2d, _CONVOLUTIONS, convolutions)
     check_readable(block, SELayer, ("se",), (se,))
-    layers = (se.fc1, se.fc2)
+    layers = parts(se, ("fc1", "fc2"))
     check_readable(block, nn.Linear, ("se.fc1", "se.fc2"), layers)
     weights, biases = read(convolutions)
     (fc1_weight, fc2_weight), (fc1_bias, fc2_bias) = read(layers)
