@@ -19,14 +19,12 @@ from .data_cases import SEED, Written, write_avenue, write_mvtec, write_shanghai
 
 
 @pytest.fixture(autouse=True)
-def settings_of_the_process() -> Iterator[None]:
-    """Undo what a run sets for the whole process; one thread is enough here."""
-    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+def settings_of_the_process(one_thread: None) -> Iterator[None]:
+    """Undo what a run sets for the whole process."""
+    cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.set_num_threads(1)
     yield
-    torch.set_num_threads(threads)
     cudnn.deterministic, cudnn.benchmark = before
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
