@@ -1,6 +1,6 @@
 // What multiplies and adds in the convolutions: an instruction, the layouts of operands in shared
 // memory that it reads without bank conflicts, and the tiles that suit it. A new kind of tensor
-// core is a new struct here.
+// core is a new struct here. kRows threads share each column of the results; row_of numbers them.
 #pragma once
 
 #include <cute/tensor.hpp>
@@ -18,18 +18,28 @@
 
 namespace sspcab::cuda {
 
+using cute::_0;
 using cute::_1;
 using cute::_2;
+using cute::_4;
 using cute::Int;
 using cute::Layout;
 using cute::Shape;
 using cute::Stride;
 
+// The results of four warps, 2 × 2, of tensor cores.
+template <class W>
+struct WarpTiles {
+  using Pair = cute::conditional_t<sizeof(W) == 4, float2, double2>;
+  static constexpr int kRows = 16;
+  static __device__ int row_of(int thread) { return thread / 4 % 16; }
+};
+
 // Operands lie in shared memory by their own rows ("deep": the summed dimension is contiguous, 64
 // bytes of it a row) or across them ("wide": rows of the summed dimension, each contiguous along m
 // or n). Swizzle<B, M, S> keeps 2^M elements together and spreads rows over the banks.
 template <Arithmetic arithmetic, class Element_, class Operand_, class Instruction>
-struct TensorCores16 {
+struct TensorCores16 : WarpTiles<float> {
   static constexpr Arithmetic kArithmetic = arithmetic;
   using Element = Element_;
   using Operand = Operand_;
@@ -48,7 +58,7 @@ using HalfTensorCores =
 using BFloat16TensorCores = TensorCores16<Arithmetic::BFloat16, __nv_bfloat16, cutlass::bfloat16_t,
                                           cute::SM80_16x8x16_F32BF16BF16F32_TN>;
 
-struct Tf32TensorCores {
+struct Tf32TensorCores : WarpTiles<float> {
   static constexpr Arithmetic kArithmetic = Arithmetic::Tf32;
   using Element = float;
   using Operand = cutlass::tfloat32_t;
@@ -78,9 +88,12 @@ struct CudaCores {
   // Products are added up in chains of this many stages, and the chains' sums apart: the error of
   // one long chain would be several times that of PyTorch's convolution.
   static constexpr int kChain = 4;
+  using Pair = float;  // none
+  static constexpr int kRows = 8;
+  static __device__ int row_of(int thread) { return thread % 8; }
 };
 
-struct DoubleTensorCores {
+struct DoubleTensorCores : WarpTiles<double> {
   static constexpr Arithmetic kArithmetic = Arithmetic::Double;
   using Element = double;
   using Operand = double;

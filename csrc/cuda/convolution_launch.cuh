@@ -60,9 +60,13 @@ void Launcher<arithmetic>::weight_gradient(const Convolution& convolution,
                                            const WeightGradient& gradient, const LaunchPlan& plan,
                                            cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
+  const Image& image = convolution.image;
+  const int64_t steps =
+      divide_up(image.samples * image.pixels(), kDepthBytes / sizeof(typename Cores::Element));
+  const SplitSteps split_steps{steps / plan.splits, steps % plan.splits};
   with_config(plan.config, [&](auto config) {
     launch(weight_gradient_kernel<MainLoop<Cores, config, false, false>>, plan.blocks, plan.threads,
-           plan.shared_bytes, stream, geometry_of(convolution), gradient, plan.splits);
+           plan.shared_bytes, stream, geometry_of(convolution), gradient, split_steps);
   });
 }
 

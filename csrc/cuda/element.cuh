@@ -48,24 +48,6 @@ __device__ W relu(W a) {
   return a <= 0 ? W(0) : a;
 }
 
-// relu and rounding of two neighbours: one instruction each for 16-bit elements. Rounding first
-// changes nothing.
-template <class D>
-__device__ void narrow_pair(Wide<D> first, Wide<D> second, bool with_relu, D* to) {
-  if constexpr (std::is_same_v<D, __half>) {
-    __half2 pair = __floats2half2_rn(first, second);
-    if (with_relu) pair = __hmax2_nan(pair, __half2{});
-    to[0] = pair.x, to[1] = pair.y;
-  } else if constexpr (std::is_same_v<D, __nv_bfloat16>) {
-    __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-    if (with_relu) pair = __hmax2_nan(pair, __nv_bfloat162{});
-    to[0] = pair.x, to[1] = pair.y;
-  } else {
-    to[0] = with_relu ? relu(first) : first;
-    to[1] = with_relu ? relu(second) : second;
-  }
-}
-
 // The widest copy that one thread makes.
 constexpr int kVectorBytes = 16;
 template <class D>
@@ -114,6 +96,23 @@ __device__ void store_global(D* to, const Vector<D, N>& value) {
   Type raw;
   memcpy(&raw, &value, sizeof(value));
   __stwb(reinterpret_cast<Type*>(to), raw);
+}
+
+template <class D, int N>
+__device__ Vector<D, N> narrowed(const Vector<Wide<D>, N>& wide) {
+  Vector<D, N> all;
+  for (int i = 0; i < N; i += 2) {  // two halves take one instruction
+    if constexpr (N > 1 && std::is_same_v<D, __half>) {
+      const __half2 pair = __floats2half2_rn(wide[i], wide[i + 1]);
+      all[i] = pair.x, all[i + 1] = pair.y;
+    } else if constexpr (N > 1 && std::is_same_v<D, __nv_bfloat16>) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(wide[i], wide[i + 1]);
+      all[i] = pair.x, all[i + 1] = pair.y;
+    } else {
+      for (int j = i; j < i + 2 && j < N; ++j) all[j] = narrow<D>(wide[j]);
+    }
+  }
+  return all;
 }
 
 // More neighbours than one copy moves.

@@ -14,8 +14,13 @@
 namespace sspcab::cuda {
 
 // The compiler would compute an address anew in every step rather than keep it in a register.
-__device__ inline int kept(int value) {
-  asm volatile("" : "+r"(value));
+template <class T>
+__device__ T kept(T value) {
+  if constexpr (sizeof(T) == 8) {
+    asm("" : "+l"(value));
+  } else {
+    asm("" : "+r"(value));
+  }
   return value;
 }
 
@@ -32,42 +37,62 @@ __device__ void round_to_tf32(Registers&& registers) {
 #endif
 }
 
-// Where a thread's fragments of one operand lie in shared memory. A fragment's offset is that of
-// the thread plus a constant, and the two have no bit in common, so that of the swizzle only an XOR
-// with a constant is left to do.
-template <class Operand, class Layout, class TiledCopy, class Atom>
+// Four 8 × 8 matrices of 16-bit elements (or 8 × 4 of 32-bit ones) from shared memory, a row of them
+// at `from` + constant of each lane. CuTe's takes no constant, and so needs a register for each.
+template <class Operation, int constant, class To>
+__device__ void load_matrices(unsigned from, To&& fragment) {
+  auto to = cute::recast<unsigned>(fragment);
+  constexpr bool transposed = std::is_same_v<Operation, cute::SM75_U16x8_LDSM_T>;
+  if constexpr (transposed) {
+    asm volatile("ldmatrix.sync.aligned.x4.trans.m8n8.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
+                 : "=r"(to(0)), "=r"(to(1)), "=r"(to(2)), "=r"(to(3))
+                 : "r"(from), "n"(constant));
+  } else {
+    asm volatile("ldmatrix.sync.aligned.x4.m8n8.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
+                 : "=r"(to(0)), "=r"(to(1)), "=r"(to(2)), "=r"(to(3))
+                 : "r"(from), "n"(constant));
+  }
+}
+
+// Where a thread's fragments of one operand lie in a stage. A fragment's offset is that of the
+// thread plus a constant, and the two have no bit in common, so that of the swizzle only an XOR
+// with a constant is left to do, once for each constant.
+template <class Operand, class Layout, class TiledCopy, class Operation>
 class Fragments {
  public:
   __device__ explicit Fragments(const void* shared) : shared_(static_cast<const char*>(shared)) {
-    thread_ = kept(Swizzle::apply(*mine().data()) * static_cast<int>(sizeof(Operand)));
+    const int thread = Swizzle::apply(*mine().data()) * static_cast<int>(sizeof(Operand));
+    for (int i = 0; i < kFlips; ++i) thread_[i] = kept(thread ^ (i * kFlip));
   }
 
-  // The k-th fragments of a stage, for each m (or n).
-  template <class To>
-  __device__ void load(int stage, int k, To&& to) const {
+  // The k-th fragments, for each m (or n), of the stage that begins `stage` bytes on.
+  template <class To, int k>
+  __device__ void load(int stage, cute::C<k>, To& to) const {
     using namespace cute;
-    const int base = thread_ + stage * kStageBytes;
-    CUTE_UNROLL
-    for (int m = 0; m < size<1>(to); ++m) {
-      CUTE_UNROLL
-      for (int v = 0; v < size<0, 1>(to); ++v) {
-        const int constant = Swizzle::apply(mine().layout()(make_coord(0, v), m, k, 0));
-        const int flipped = (constant & kSwizzled) * sizeof(Operand);
-        const int added = (constant & ~kSwizzled) * sizeof(Operand);
-        const auto* from = reinterpret_cast<const Operand*>(shared_ + (base ^ flipped) + added);
-        cute::copy(Atom{}, make_tensor(make_smem_ptr(from), cute::Layout<Int<Atom::NumValSrc>>{}),
-                   to(make_coord(_, v), m, k));
-      }
-    }
+    for_each(make_int_sequence<decltype(size<1>(to))::value>{}, [&](auto m) {
+      for_each(make_int_sequence<decltype(size<0, 1>(to))::value>{}, [&](auto v) {
+        constexpr int constant =
+            Swizzle::apply(decltype(mine().layout()){}(make_coord(_0{}, v), m, Int<k>{}));
+        constexpr int flip = (constant & kSwizzled) * sizeof(Operand) / kFlip;
+        constexpr int added = (constant & ~kSwizzled) * sizeof(Operand);
+        const int from = thread_[flip] + stage;
+        Tensor fragment = to(make_coord(_, v), m, Int<k>{});
+        if constexpr (std::is_same_v<Operation, UniversalCopy<Operand>>) {
+          fragment(0) = *reinterpret_cast<const Operand*>(shared_ + from + added);
+        } else {
+          load_matrices<Operation, added>(cast_smem_ptr_to_uint(shared_) + from, fragment);
+        }
+      });
+    });
   }
 
  private:
   using Swizzle = decltype(cute::get_swizzle_portion(Layout{}));
   static constexpr int kSwizzled = Swizzle::zzz_msk::value;
-  static constexpr int kStageBytes =
-      cute::size<0>(Layout{}) * cute::size<1>(Layout{}) * sizeof(Operand);
+  static constexpr int kFlips = 1 << Swizzle::num_bits;
+  static constexpr int kFlip = (1 << Swizzle::num_base) * sizeof(Operand);
 
-  // Offsets without the swizzle: (values, m, k, stage).
+  // Offsets without the swizzle: (values, m, k).
   static __device__ auto mine() {
     return TiledCopy{}
         .get_slice(threadIdx.x)
@@ -76,11 +101,12 @@ class Fragments {
   }
 
   const char* shared_;
-  int thread_;
+  int thread_[kFlips];
 };
 
 template <class Arithmetic, int config, bool a_is_deep, bool b_is_deep>
 struct MainLoop {
+  using Cores = Arithmetic;
   using Element = typename Arithmetic::Element;
   using Operand = typename Arithmetic::Operand;
   using Mma = typename Arithmetic::Mma;
@@ -91,40 +117,44 @@ struct MainLoop {
   template <bool deep, int rows>
   using Layout = decltype(cute::tile_to_shape(
       std::conditional_t<deep, typename Arithmetic::Deep, typename Arithmetic::Wide>{},
-      Shape<Int<rows>, Int<kDepth>, Int<kStages>>{}));
+      Shape<Int<rows>, Int<kDepth>>{}));
   using LayoutA = Layout<a_is_deep, kM>;
   using LayoutB = Layout<b_is_deep, kN>;
 
   template <bool deep>
-  using Atom = cute::Copy_Atom<
-      std::conditional_t<deep, typename Arithmetic::CopyDeep, typename Arithmetic::CopyWide>,
-      Operand>;
+  using Operation =
+      std::conditional_t<deep, typename Arithmetic::CopyDeep, typename Arithmetic::CopyWide>;
+  template <bool deep>
+  using Atom = cute::Copy_Atom<Operation<deep>, Operand>;
   using CopyA = decltype(cute::make_tiled_copy_A(Atom<a_is_deep>{}, Mma{}));
   using CopyB = decltype(cute::make_tiled_copy_B(Atom<b_is_deep>{}, Mma{}));
 
+  // A stage of the ring has kM rows of A, then kN rows of B.
+  static constexpr int kStageBytes = (kM + kN) * kDepthBytes;
   static __device__ Element* shared_a(void* shared) { return static_cast<Element*>(shared); }
   static __device__ Element* shared_b(void* shared) {
-    return static_cast<Element*>(shared) + kStages * kM * kDepth;
+    return static_cast<Element*>(shared) + kM * kDepth;
   }
 
-  // This thread's part of the kM × kN results.
+  // This thread's part of a tensor of kM × kN.
+  template <class Tensor>
+  static __device__ auto part_of(Tensor&& tensor) {
+    return Mma{}.get_slice(threadIdx.x).partition_C(tensor);
+  }
+  // Registers for it.
   static __device__ auto zeros() {
     auto sums = cute::partition_fragment_C(Mma{}, Shape<Int<kM>, Int<kN>>{});
     cute::clear(sums);
     return sums;
   }
-  // Its part of a tensor of that shape.
-  template <class Tensor>
-  static __device__ auto part_of(Tensor&& tensor) {
-    return Mma{}.get_slice(threadIdx.x).partition_C(tensor);
-  }
 
-  // Σ over `steps` ≥ 1 steps. operands.copy(stage) copies those of the next step, and moves on.
-  template <class Operands>
-  static __device__ auto run(Operands& operands, int steps, void* shared) {
+  // Adds Σ over `steps` ≥ 1 steps to sums. operands.copy(stage) copies those of the next step into
+  // the stage that begins `stage` bytes on, and moves on; beyond the last step it copies zeros.
+  template <class Operands, class Sums>
+  static __device__ void run(Operands& operands, int steps, void* shared, Sums& sums) {
     using namespace cute;
-    const Fragments<Operand, LayoutA, CopyA, Atom<a_is_deep>> from_a(shared_a(shared));
-    const Fragments<Operand, LayoutB, CopyB, Atom<b_is_deep>> from_b(shared_b(shared));
+    const Fragments<Operand, LayoutA, CopyA, Operation<a_is_deep>> from_a(shared_a(shared));
+    const Fragments<Operand, LayoutB, CopyB, Operation<b_is_deep>> from_b(shared_b(shared));
     const Mma mma;
     const auto thread = mma.get_slice(threadIdx.x);
     // (MMA, m, k) and, of the same registers, (values, m, k).
@@ -136,40 +166,30 @@ struct MainLoop {
     Tensor to_b = CopyB{}.get_slice(threadIdx.x).retile_D(rB);
     constexpr int kBlocks = size<2>(rA);
 
-    int left = steps;  // not yet on their way into shared memory
     for (int stage = 0; stage < kStages - 1; ++stage) {
-      if (left > 0) {
-        operands.copy(stage);
-        --left;
-      }
+      operands.copy(stage * kStageBytes);
       cp_async_fence();
     }
-    auto sums = zeros();
     [[maybe_unused]] auto chain = zeros();
-    int read = 0, write = kStages - 1;
+    int read = 0, write = (kStages - 1) * kStageBytes;
     cp_async_wait<kStages - 2>();
     __syncthreads();
-    from_a.load(0, 0, to_a);
-    from_b.load(0, 0, to_b);
-    for (int step = 0; step < steps; ++step) {
-      CUTE_UNROLL
-      for (int k = 0; k < kBlocks; ++k) {
-        if (k == kBlocks - 1) {
+    from_a.load(read, _0{}, to_a);
+    from_b.load(read, _0{}, to_b);
+    int step = 0;
+    do {
+      for_each(make_int_sequence<kBlocks>{}, [&](auto k) {
+        if constexpr (k == kBlocks - 1) {
           cp_async_wait<kStages - 2>();
           __syncthreads();
-          read = read + 1 == kStages ? 0 : read + 1;
+          write = read;
+          read = read == (kStages - 1) * kStageBytes ? 0 : read + kStageBytes;
         }
-        if (k < kBlocks - 1 || step + 1 < steps) {
-          from_a.load(read, (k + 1) % kBlocks, to_a);
-          from_b.load(read, (k + 1) % kBlocks, to_b);
-        }
-        if (k == 0) {
-          if (left > 0) {
-            operands.copy(write);
-            --left;
-          }
+        from_a.load(read, Int<(k + 1) % kBlocks>{}, to_a);
+        from_b.load(read, Int<(k + 1) % kBlocks>{}, to_b);
+        if constexpr (k == 0) {
+          operands.copy(write);
           cp_async_fence();
-          write = write + 1 == kStages ? 0 : write + 1;
         }
         if constexpr (Arithmetic::kArithmetic == sspcab::cuda::Arithmetic::Tf32) {
           round_to_tf32(rA(_, _, k));
@@ -180,17 +200,16 @@ struct MainLoop {
         } else {
           cute::gemm(mma, rA(_, _, k), rB(_, _, k), sums);
         }
-      }
+      });
       if constexpr (Arithmetic::kChain > 0) {
         if (step % Arithmetic::kChain == Arithmetic::kChain - 1 || step + 1 == steps) {
           cute::axpby(1.f, chain, 1.f, sums);
           cute::clear(chain);
         }
       }
-    }
+    } while (++step < steps);
     cp_async_wait<0>();
     __syncthreads();  // shared memory is free for what comes after
-    return sums;
   }
 };
 

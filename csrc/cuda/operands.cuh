@@ -4,6 +4,9 @@
 // Deep operands (rows of the summed dimension): 4 threads share a row of 64 bytes, and a thread has
 // every 32nd row. Wide operands (the summed dimension across rows): 128 / kDepth threads share a
 // row, so that a thread has one row and has to know the place of one pixel only.
+//
+// Counted in instructions, what is around the products decides: hence neighbouring pixels instead of
+// divisions, constants instead of addresses, and taps one after the other.
 #pragma once
 
 #include "cuda/main_loop.cuh"
@@ -23,22 +26,50 @@ struct Geometry {
   }
 };
 
-struct Offset {
-  int row, column;
+// A position in the corners, in the order of SubKernels.
+struct Tap {
+  int corner = 0, i = 0, j = 0;
+
+  __device__ void move_on(const SubKernels& sub_kernels) {
+    const int kernel_dim = static_cast<int>(sub_kernels.kernel_dim);
+    if (++j < kernel_dim) return;
+    j = 0;
+    if (++i < kernel_dim) return;
+    i = 0;
+    ++corner;
+  }
+  __device__ int row(const SubKernels& sub_kernels) const {
+    return static_cast<int>(sub_kernels.row(corner, i));
+  }
+  __device__ int column(const SubKernels& sub_kernels) const {
+    return static_cast<int>(sub_kernels.column(corner, j));
+  }
 };
-__device__ inline Offset offset_of(const SubKernels& sub_kernels, int tap) {
-  const int k = static_cast<int>(sub_kernels.kernel_dim), per_corner = k * k;
-  const int corner = tap / per_corner, i = tap % per_corner / k, j = tap % k;
-  return {static_cast<int>(sub_kernels.row(corner, i)),
-          static_cast<int>(sub_kernels.column(corner, j))};
-}
+
+// A pixel's row and column, and those of the pixels after it, without a division each.
+struct Place {
+  int row, column;
+
+  __device__ Place(const Geometry& g, unsigned within_sample) {
+    const unsigned line = within_sample / g.width;
+    column = static_cast<int>(within_sample - line * g.width);
+    row = static_cast<int>(line % g.height);
+  }
+  // by = Place(g, how many pixels to move on).
+  __device__ void move(const Geometry& g, const Place& by) {
+    row += by.row;
+    column += by.column;
+    if (column >= g.width) column -= g.width, ++row;
+    if (row >= g.height) row -= g.height;
+  }
+};
 
 // 16 bytes, or 16 zeros where `bytes` is 0. CuTe's copy makes the number of bytes from a predicate,
 // once for every piece.
-__device__ inline void copy_piece(const void* from, void* to, int bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(
-                   cute::cast_smem_ptr_to_uint(to)),
-               "l"(from), "r"(bytes));
+template <int to_constant, int from_constant>
+__device__ void copy_piece(const void* from, unsigned to, int bytes) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0 + %3], [%1 + %4], 16, %2;" ::"r"(to),
+               "l"(from), "r"(bytes), "n"(to_constant), "n"(from_constant));
 }
 
 __device__ inline int bytes_if(bool inside) { return inside ? kVectorBytes : 0; }
@@ -49,27 +80,24 @@ struct DeepPieces {
   const int row, channel;                    // of the first piece
 
   __device__ explicit DeepPieces(D* shared)
-      : row(threadIdx.x / 4),
-        channel(threadIdx.x % 4 * kVector<D>),
-        shared_(reinterpret_cast<char*>(shared)) {
-    offset_ = kept(Layout{}(row, channel, 0) * static_cast<int>(sizeof(D)));
+      : row(threadIdx.x / 4), channel(threadIdx.x % 4 * kVector<D>) {
+    const unsigned offset = Layout{}(row, channel) * static_cast<unsigned>(sizeof(D));
+    to_ = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
   }
 
   // `row_bytes` lie between the rows of the source.
   __device__ void copy(const D* from, int64_t row_bytes, int stage,
                        const int (&bytes)[kPieces]) const {
     const char* source = reinterpret_cast<const char*>(from);
-    char* to = shared_ + (offset_ + stage * rows * kDepthBytes);
-    for (int r = 0; r < kPieces; ++r) {
+    cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto r) {
       // 32 rows are a multiple of the swizzle's period.
-      copy_piece(source, to + r * 32 * kDepthBytes, bytes[r]);
-      if (r + 1 < kPieces) source += 32 * row_bytes;
-    }
+      copy_piece<r * 32 * kDepthBytes, 0>(source, to_ + stage, bytes[r]);
+      source += 32 * row_bytes;
+    });
   }
 
  private:
-  char* shared_;
-  int offset_;
+  unsigned to_;
 };
 
 template <class D, int columns, int depth, class Layout>
@@ -78,11 +106,12 @@ struct WidePieces {
   static constexpr int kPieces = columns / kVector<D> / kLanes;  // of a thread
   const int row;
 
-  __device__ explicit WidePieces(D* shared)
-      : row(threadIdx.x / kLanes), shared_(reinterpret_cast<char*>(shared)) {
-    for (int p = 0; p < kPieces; ++p) {
-      offset_[p] = kept(Layout{}(column(p), row, 0) * static_cast<int>(sizeof(D)));
+  __device__ explicit WidePieces(D* shared) : row(threadIdx.x / kLanes) {
+    for (int p = 0; p < kAddresses; ++p) {
+      const unsigned offset = Layout{}(column(p), row) * static_cast<unsigned>(sizeof(D));
+      to_[p] = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
     }
+    second_ = kept(static_cast<int64_t>(column(kAddresses - 1) - column(0)));
   }
 
   __device__ int column(int p) const {
@@ -91,15 +120,21 @@ struct WidePieces {
     return (threadIdx.x % kLanes + kLanes * piece) * kVector<D>;
   }
 
+  // `from`: at column(0).
   __device__ void copy(const D* from, int stage, const int (&bytes)[kPieces]) const {
-    for (int p = 0; p < kPieces; ++p) {
-      copy_piece(from + column(p), shared_ + offset_[p] + stage * columns * kDepthBytes, bytes[p]);
-    }
+    const D* const first[] = {from, from + second_};
+    cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto p) {
+      // What is two pieces on lies a constant further, here and there.
+      constexpr int even = p / 2 * 2 * kLanes * kVector<D>;
+      copy_piece<Layout{}(even, 0) * sizeof(D), even * sizeof(D)>(first[p % 2], to_[p % 2] + stage,
+                                                                  bytes[p]);
+    });
   }
 
  private:
-  char* shared_;
-  int offset_[kPieces];
+  static constexpr int kAddresses = kPieces == 1 ? 1 : 2;
+  unsigned to_[kAddresses];
+  int64_t second_;
 };
 
 // Pixels of an image, moved by one tap (times `sign`), and their channels.
@@ -108,22 +143,23 @@ class MovedPixels {
  public:
   using D = typename Loop::Element;
 
-  __device__ MovedPixels(const Geometry& g, const D* image, int64_t first_pixel, int sign,
-                         D* shared)
+  // The tile begins at `pixel`, which is that number `within_sample`, and has `rows` of the image.
+  __device__ MovedPixels(const Geometry& g, const D* image, int64_t pixel, unsigned within_sample,
+                         int rows, int sign, D* shared)
       : g_(g), sign_(sign), pieces_(shared) {
-    const int64_t pixel = first_pixel + pieces_.row;
-    at_first_ = image + pixel * g.channels + pieces_.channel;
+    at_first_ = kept(image + (pixel + pieces_.row) * g.channels + pieces_.channel);
+    Place place(g, within_sample + pieces_.row);
+    const Place by(g, 32);
     for (int r = 0; r < Pieces::kPieces; ++r) {
-      const int64_t p = pixel + 32 * r, line = p / g.width;
       // A row beyond the last pixel is outside the image whatever the tap.
-      row_[r] = p < g.pixels ? static_cast<int>(line % g.height) : -(1 << 30);
-      column_[r] = static_cast<int>(p - line * g.width);
+      row_[r] = pieces_.row + 32 * r < rows ? place.row : -(1 << 30);
+      column_[r] = place.column;
+      place.move(g, by);
     }
   }
 
-  __device__ void move_to(int tap) {
-    const Offset offset = offset_of(g_.sub_kernels, tap);
-    const int row = sign_ * offset.row, column = sign_ * offset.column;
+  __device__ void move_to(const Tap& tap) {
+    const int row = sign_ * tap.row(g_.sub_kernels), column = sign_ * tap.column(g_.sub_kernels);
     from_ = at_first_ + (static_cast<int64_t>(row) * g_.width + column) * g_.channels;
     for (int r = 0; r < Pieces::kPieces; ++r) {
       bytes_[r] = bytes_if(g_.contains(row_[r] + row, column_[r] + column));
@@ -156,11 +192,10 @@ struct Filters {
   const D* corner[4];
   int64_t tap_stride;
 
-  __device__ const D* at(const SubKernels& sub_kernels, int tap) const {
-    const int per_corner = static_cast<int>(sub_kernels.taps_per_corner());
-    const int c = tap / per_corner;
+  __device__ const D* at(const SubKernels& sub_kernels, const Tap& tap) const {
+    const int c = tap.corner;
     const D* of_corner = c & 2 ? (c & 1 ? corner[3] : corner[2]) : (c & 1 ? corner[1] : corner[0]);
-    return of_corner + (tap - c * per_corner) * tap_stride;
+    return of_corner + (tap.i * static_cast<int>(sub_kernels.kernel_dim) + tap.j) * tap_stride;
   }
 };
 
@@ -171,13 +206,15 @@ class FilterRows {
   using D = typename Loop::Element;
 
   __device__ FilterRows(const Geometry& g, const Filters<D>& filters, int first, D* shared)
-      : g_(g), filters_(filters), pieces_(shared), first_(first) {}
+      : g_(g), filters_(filters), pieces_(shared) {
+    const int row = first + pieces_.row;
+    offset_ = kept(static_cast<int64_t>(row) * g.channels + pieces_.channel);
+    for (int r = 0; r < Pieces::kPieces; ++r) full_[r] = kept(bytes_if(row + 32 * r < g.channels));
+  }
 
-  __device__ void move_to(int tap) {
-    const int row = first_ + pieces_.row;
-    from_ = filters_.at(g_.sub_kernels, tap) + static_cast<int64_t>(row) * g_.channels +
-            pieces_.channel;
-    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = bytes_if(row + 32 * r < g_.channels);
+  __device__ void move_to(const Tap& tap) {
+    from_ = filters_.at(g_.sub_kernels, tap) + offset_;
+    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = full_[r];
   }
   __device__ void copy(int stage) {
     pieces_.copy(from_, g_.channels * static_cast<int64_t>(sizeof(D)), stage, bytes_);
@@ -194,9 +231,9 @@ class FilterRows {
   const Geometry& g_;
   const Filters<D>& filters_;
   const Pieces pieces_;
-  const int first_;
+  int64_t offset_;
   const D* from_;
-  int bytes_[Pieces::kPieces];
+  int full_[Pieces::kPieces], bytes_[Pieces::kPieces];
 };
 
 // Input channels, and the output channels of one tap: the filters of the gradient of x.
@@ -206,14 +243,16 @@ class FilterColumns {
   using D = typename Loop::Element;
 
   __device__ FilterColumns(const Geometry& g, const Filters<D>& filters, int first, D* shared)
-      : g_(g), filters_(filters), pieces_(shared), first_(first) {}
-
-  __device__ void move_to(int tap) {
-    from_ =
-        filters_.at(g_.sub_kernels, tap) + static_cast<int64_t>(pieces_.row) * g_.channels + first_;
+      : g_(g), filters_(filters), pieces_(shared) {
+    offset_ = kept(static_cast<int64_t>(pieces_.row) * g.channels + first + pieces_.column(0));
     for (int p = 0; p < Pieces::kPieces; ++p) {
-      bytes_[p] = bytes_if(first_ + pieces_.column(p) < g_.channels);
+      full_[p] = kept(bytes_if(first + pieces_.column(p) < g.channels));
     }
+  }
+
+  __device__ void move_to(const Tap& tap) {
+    from_ = filters_.at(g_.sub_kernels, tap) + offset_;
+    for (int p = 0; p < Pieces::kPieces; ++p) bytes_[p] = full_[p];
   }
   __device__ void copy(int stage) {
     pieces_.copy(from_, stage, bytes_);
@@ -230,18 +269,19 @@ class FilterColumns {
   const Geometry& g_;
   const Filters<D>& filters_;
   const Pieces pieces_;
-  const int first_;
+  int64_t offset_;
   const D* from_;
-  int bytes_[Pieces::kPieces];
+  int full_[Pieces::kPieces], bytes_[Pieces::kPieces];
 };
 
-// Both operands of the forward pass or of the gradient of x: tap after tap, channel after channel.
+// Both operands of the forward pass or of the gradient of x: tap after tap, channel after channel,
+// and zeros after that.
 template <class Loop, class Filters>
 class TapsAndChannels {
  public:
   __device__ TapsAndChannels(const Geometry& g, MovedPixels<Loop>& pixels, Filters& filters)
-      : pixels_(pixels), filters_(filters), channels_(g.channels) {
-    full_ = channels_ - channels_ % Loop::kDepth;
+      : g_(g), pixels_(pixels), filters_(filters) {
+    full_ = g.channels - g.channels % Loop::kDepth;
     move();
   }
 
@@ -254,73 +294,76 @@ class TapsAndChannels {
 
  private:
   __device__ void go_on() {
-    if (channel_ >= channels_) {
+    if (channel_ >= g_.channels) {
       channel_ = 0;
-      ++tap_;
+      tap_.move_on(g_.sub_kernels);
       move();
     } else {
-      end();
+      end_at(g_.channels - channel_);
     }
   }
   __device__ void move() {
     pixels_.move_to(tap_);
     filters_.move_to(tap_);
-    if (full_ == 0) end();
+    const bool is_over = tap_.corner >= 4;
+    if (is_over || full_ == 0) end_at(is_over ? 0 : g_.channels);
   }
-  __device__ void end() {
-    pixels_.end_at(channels_ - channel_);
-    filters_.end_at(channels_ - channel_);
+  __device__ void end_at(int left) {
+    pixels_.end_at(left);
+    filters_.end_at(left);
   }
 
+  const Geometry& g_;
   MovedPixels<Loop>& pixels_;
   Filters& filters_;
-  const int channels_;
+  Tap tap_;
   int full_;  // channels of full steps
-  int channel_ = 0, tap_ = 0;
+  int channel_ = 0;
 };
 
-// Both operands of the gradient of a filter: channels of grad_a and of x, moved by one tap, pixel
-// after pixel.
+// Both operands of the gradient of a filter: channels of grad_a and of x, moved by one tap, for the
+// pixels [begin, end).
 template <class Loop>
 class PixelsOfTap {
  public:
   using D = typename Loop::Element;
 
-  __device__ PixelsOfTap(const Geometry& g, const D* grad_a, const D* x, int64_t first_pixel,
-                         int first_output, int first_input, Offset tap, void* shared)
-      : g_(g), tap_(tap), of_a_(Loop::shared_a(shared)), of_x_(Loop::shared_b(shared)) {
-    const int64_t pixel = first_pixel + of_a_.row, line = pixel / g.width;
-    left_ = g.pixels - pixel;
-    row_ = static_cast<int>(line % g.height) + tap.row;
-    column_ = static_cast<int>(pixel - line * g.width) + tap.column;
-    columns_on_ = Loop::kDepth % g.width;
-    rows_on_ = Loop::kDepth / g.width % g.height;
-    a_ = grad_a + pixel * g.channels + first_output;
-    x_ = x + (pixel + static_cast<int64_t>(tap.row) * g.width + tap.column) * g.channels +
-         first_input;
-    left_outputs_ = g.channels - first_output;
-    left_inputs_ = g.channels - first_input;
+  __device__ PixelsOfTap(const Geometry& g, const D* grad_a, const D* x, int64_t begin, int64_t end,
+                         int first_output, int first_input, const Tap& tap, void* shared)
+      : g_(g),
+        of_a_(Loop::shared_a(shared)),
+        of_x_(Loop::shared_b(shared)),
+        moved_row_(tap.row(g.sub_kernels)),
+        moved_column_(tap.column(g.sub_kernels)),
+        place_(g, begin % (static_cast<int64_t>(g.height) * g.width) + of_a_.row),
+        by_(g, Loop::kDepth) {
+    const int64_t pixel = begin + of_a_.row;
+    left_ = (end < g.pixels ? end : g.pixels) - pixel;
+    a_ = grad_a + pixel * g.channels + first_output + of_a_.column(0);
+    x_ = x + (pixel + static_cast<int64_t>(moved_row_) * g.width + moved_column_) * g.channels +
+         first_input + of_x_.column(0);
+    for (int p = 0; p < PiecesA::kPieces; ++p) {
+      full_a_[p] = kept(bytes_if(first_output + of_a_.column(p) < g.channels));
+    }
+    for (int p = 0; p < PiecesB::kPieces; ++p) {
+      full_x_[p] = kept(bytes_if(first_input + of_x_.column(p) < g.channels));
+    }
   }
 
   __device__ void copy(int stage) {
     int bytes_a[PiecesA::kPieces], bytes_x[PiecesB::kPieces];
-    const int outputs = left_ > 0 ? left_outputs_ : 0;
-    const int inputs = left_ > 0 && g_.contains(row_, column_) ? left_inputs_ : 0;
-    for (int p = 0; p < PiecesA::kPieces; ++p) bytes_a[p] = bytes_if(of_a_.column(p) < outputs);
-    for (int p = 0; p < PiecesB::kPieces; ++p) bytes_x[p] = bytes_if(of_x_.column(p) < inputs);
+    const bool is_pixel = left_ > 0;
+    const bool is_moved_pixel =
+        is_pixel && g_.contains(place_.row + moved_row_, place_.column + moved_column_);
+    for (int p = 0; p < PiecesA::kPieces; ++p) bytes_a[p] = is_pixel ? full_a_[p] : 0;
+    for (int p = 0; p < PiecesB::kPieces; ++p) bytes_x[p] = is_moved_pixel ? full_x_[p] : 0;
     of_a_.copy(a_, stage, bytes_a);
     of_x_.copy(x_, stage, bytes_x);
     // kDepth pixels on.
     a_ += static_cast<int64_t>(Loop::kDepth) * g_.channels;
     x_ += static_cast<int64_t>(Loop::kDepth) * g_.channels;
     left_ -= Loop::kDepth;
-    column_ += columns_on_;
-    row_ += rows_on_;
-    if (column_ >= g_.width + tap_.column) {
-      column_ -= g_.width;
-      ++row_;
-    }
-    if (row_ >= g_.height + tap_.row) row_ -= g_.height;
+    place_.move(g_, by_);
   }
 
  private:
@@ -328,14 +371,14 @@ class PixelsOfTap {
   using PiecesB = WidePieces<D, Loop::kN, Loop::kDepth, typename Loop::LayoutB>;
 
   const Geometry& g_;
-  const Offset tap_;
   const PiecesA of_a_;
   const PiecesB of_x_;
+  const int moved_row_, moved_column_;
+  Place place_;  // of this thread's row, not moved
+  const Place by_;
   const D *a_, *x_;
-  int64_t left_;      // pixels from this thread's row on
-  int row_, column_;  // of x, moved
-  int rows_on_, columns_on_;
-  int left_outputs_, left_inputs_;  // channels from the tile's first on
+  int64_t left_;  // pixels from this thread's row on
+  int full_a_[PiecesA::kPieces], full_x_[PiecesB::kPieces];
 };
 
 }  // namespace sspcab::cuda
