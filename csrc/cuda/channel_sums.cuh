@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/output_gradient.cuh"
+#include "cuda/pack_weights.cuh"
 #include "cuda/walk.cuh"
 
 namespace sspcab::cuda {
@@ -24,11 +25,15 @@ __global__ void __launch_bounds__(kWalkThreads)
   store_channel_sums(walk, partition, sum, static_cast<W*>(sums.data) + slot * walk.channels);
 }
 
-// As above.
+// As above, in the first `blocks` blocks; those after them have a tile of the weights each.
+static_assert(kWalkThreads == kWeightThreads);
 template <class D, int V, bool ChannelsLast>
 __global__ void __launch_bounds__(kWalkThreads)
-    gate_gradient_kernel(Partition partition, ChannelSums sums, OutputGradient gradient) {
+    gate_gradient_kernel(Partition partition, ChannelSums sums, OutputGradient gradient,
+                         int64_t blocks, const __grid_constant__ Packing packing,
+                         WeightTiling tiling) {
   using W = Wide<D>;
+  if (blockIdx.x >= blocks) return pack_weights<D>(packing, tiling, blockIdx.x - blocks);
   const Walk<V, ChannelsLast> walk(partition);
   const GradientReader<D> reader(gradient, /*reads_y=*/true);
   const Vector<W, V> gate = walk.of_channels(static_cast<const W*>(gradient.gate), W(1));

@@ -9,10 +9,10 @@
 
 namespace sspcab::cuda {
 
-// A tile of results in shared memory, between the registers of the tensor cores and whole sectors of
-// global memory, where they become T: rows of channels for channels_last, rows of pixels for NCHW.
-// The paddings keep the scattered writes and the reads of 16 bytes free of bank conflicts, and so
-// does the order of 16-bit T: those of a thread come from two places, 16 bytes of each, and
+// A tile of results in shared memory, between the registers of the tensor cores and whole sectors
+// of global memory, where they become T: rows of channels for channels_last, rows of pixels for
+// NCHW. The paddings keep the scattered writes and the reads of 16 bytes free of bank conflicts,
+// and so does the order of 16-bit T: those of a thread come from two places, 16 bytes of each, and
 // neighbouring threads from neighbouring places.
 template <class Loop, class T>
 class ResultTile {
@@ -32,9 +32,10 @@ class ResultTile {
       cute::copy(cute::recast<typename Loop::Cores::Pair>(results),
                  cute::recast<typename Loop::Cores::Pair>(to));
     } else {
-      cute::copy(results, Loop::part_of(cute::make_tensor(
-                              memory, cute::make_layout(Row<Loop::kM>{},
-                                                        Layout<Int<Loop::kN>, Int<kByChannel>>{}))));
+      cute::copy(results,
+                 Loop::part_of(cute::make_tensor(
+                     memory, cute::make_layout(Row<Loop::kM>{},
+                                               Layout<Int<Loop::kN>, Int<kByChannel>>{}))));
     }
     __syncthreads();
   }
@@ -58,10 +59,9 @@ class ResultTile {
   static constexpr int kByChannel = padded_pixels(Loop::kTile, sizeof(W));
   static constexpr bool kSplit = kPiece * sizeof(W) > 16;
   template <int length>
-  using Row = std::conditional_t<kSplit,
-                                 Layout<Shape<_4, _2, Int<length / 8>>,
-                                        Stride<_1, Int<length / 2 + 4>, _4>>,
-                                 Layout<Int<length>, _1>>;
+  using Row = std::conditional_t<
+      kSplit, Layout<Shape<_4, _2, Int<length / 8>>, Stride<_1, Int<length / 2 + 4>, _4>>,
+      Layout<Int<length>, _1>>;
 
   W* data_;
   bool channels_last_;
@@ -187,9 +187,10 @@ __device__ Wide<P> sum_biases(const void* const (&bias)[4], int channel) {
   return sum;
 }
 
-// (A) A block owns kM neighbouring pixels, through all samples, and kN output channels. The sums over
-// taps and input channels begin with the bias; ReLU and the channels' sums follow in registers. The
-// tile goes through shared memory, from where it is rounded and written in 16-byte pieces.
+// (A) A block owns kM neighbouring pixels, through all samples, and kN output channels. The sums
+// over taps and input channels begin with the bias; ReLU and the channels' sums follow in
+// registers. The tile goes through shared memory, from where it is rounded and written in 16-byte
+// pieces.
 template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(Geometry g, Filters<typename Loop::Element> filters, Image image,
@@ -268,10 +269,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const W* grad_loss = static_cast<const W*>(gradient.gradient.grad_loss);
   D* grad_x = static_cast<D*>(gradient.grad_x);
   if (!grad_loss) {
-    return for_each_piece(results, image, origin,
-                          [&](int64_t offset, int, int, const auto& piece) {
-                            store_global(grad_x + offset, narrowed<D>(piece));
-                          });
+    return for_each_piece(results, image, origin, [&](int64_t offset, int, int, const auto& piece) {
+      store_global(grad_x + offset, narrowed<D>(piece));
+    });
   }
   const W factor = *grad_loss * 2 / static_cast<W>(image.numel());
   int known = 0;  // pixels up to here have these:

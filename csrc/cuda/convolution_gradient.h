@@ -57,8 +57,8 @@ class ConvolutionGradient {
     }
   }
 
-  void pack(const OutputGradient& gradient, const Workspace& workspace, cudaStream_t stream) {
-    if (needs_any()) convolution_.pack(gradient.x, workspace, stream);
+  Packing packing(const OutputGradient& gradient, const Workspace& workspace) {
+    return needs_any() ? convolution_.packing(gradient.x, workspace) : Packing{};
   }
 
   // Leaves sums for parameter_gradients.

@@ -58,10 +58,11 @@ class ExcitationBackward {
   const void* gate() const { return data(gate_); }
   const void* grad_mean(const Workspace& workspace) const { return workspace[grad_mean_]; }
 
-  void run(const OutputGradient& gradient, const Workspace& workspace,
+  // `packing`: of weights, on the way.
+  void run(const OutputGradient& gradient, const Packing& packing, const Workspace& workspace,
            ParameterGradients& parameters, cudaStream_t stream) const {
     const ChannelSums grad_gate{workspace[grad_gate_], slots_};
-    gate_gradient(gradient, grad_gate, stream);
+    gate_gradient(gradient, packing, grad_gate, stream);
     excitation_gradient({dtype_, dtype_of(fc1_weight_), image_, hidden_size_, data(fc1_weight_),
                          nullptr, data(fc2_weight_), nullptr},
                         grad_gate, data(hidden_), data(gate_), workspace[grad_gate_input_],

@@ -37,7 +37,8 @@ inline std::vector<std::string> forward_launches(const Problem& p) {
 inline std::vector<std::string> backward_launches(const Problem& p) {
   std::vector<std::string> launches{"gate_gradient",  "excitation_gradient", "activation_gradient",
                                     "input_gradient", "weight_gradient",     "parameter_gradients"};
-  if (forward_launches(p).front() == "pack") launches.insert(launches.begin(), "pack");
+  // Weights alone are packed beside the gate's gradient.
+  if (p.is_tiled() && packs_x(p.image)) launches.insert(launches.begin(), "pack");
   return launches;
 }
 

@@ -37,8 +37,9 @@ __device__ void round_to_tf32(Registers&& registers) {
 #endif
 }
 
-// Four 8 × 8 matrices of 16-bit elements (or 8 × 4 of 32-bit ones) from shared memory, a row of them
-// at `from` + constant of each lane. CuTe's takes no constant, and so needs a register for each.
+// Four 8 × 8 matrices of 16-bit elements (or 8 × 4 of 32-bit ones) from shared memory, a row of
+// them at `from` + constant of each lane. CuTe's takes no constant, and so needs a register for
+// each.
 template <class Operation, int constant, class To>
 __device__ void load_matrices(unsigned from, To&& fragment) {
   auto to = cute::recast<unsigned>(fragment);

@@ -30,7 +30,7 @@ Tensor masked_conv2d(Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, T
   convolution.need(/*x=*/true, /*weights=*/true, workspace);
   workspace.allocate(x);
   const cudaStream_t stream = current_stream(x);
-  convolution.pack(data(input), workspace, stream);
+  pack(convolution.packing(data(input), workspace), stream);
   convolution.forward(forward, /*sums=*/{}, stream);
   return y;
 }
@@ -61,7 +61,7 @@ std::vector<Tensor> masked_conv2d_backward(Tensor grad_y, Tensor x, Tensor y,
   Workspace workspace;
   convolution.need(workspace);
   workspace.allocate(x);
-  convolution.pack(gradient, workspace, stream);
+  pack(convolution.packing(gradient, workspace), stream);
   convolution.run(gradient, /*grad_mean=*/nullptr, relu, workspace, parameters, stream);
   parameter_gradients(parameters, stream);
   return gradients;

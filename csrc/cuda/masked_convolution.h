@@ -40,8 +40,8 @@ class MaskedConvolution {
   const SubKernels& sub_kernels() const { return convolution_.sub_kernels; }
   bool is_tiled() const { return is_tiled_; }
 
-  // What `pack` will do: x for the forward pass and for gradients of weights, the weights for the
-  // forward pass and for the gradient of x.
+  // What packing() will have: x for the forward pass and for gradients of weights, the weights for
+  // the forward pass and for the gradient of x.
   void need(bool x, bool weights, Workspace& workspace) {
     const Image& i = image();
     const int64_t bytes = element_bytes(dtype_);
@@ -53,8 +53,8 @@ class MaskedConvolution {
     }
   }
 
-  // Copies what was needed and can't be read where it lies, in one launch or none.
-  void pack(const void* x, const Workspace& workspace, cudaStream_t stream) {
+  // What was needed and can't be read where it lies: to be packed before any of the following.
+  Packing packing(const void* x, const Workspace& workspace) {
     x_ = packed_x_ ? workspace[*packed_x_] : x;
     const int64_t matrix = image().channels * image().channels;
     for (int i = 0; i < 4; ++i) {
@@ -64,7 +64,6 @@ class MaskedConvolution {
                           : data(weights_[i]);
     }
     convolution_.tap_stride = matrix;
-    if (!packed_x_ && !packed_weights_) return;
     Packing packing{};
     packing.dtype = dtype_;
     packing.parameter_dtype = parameter_dtype_;
@@ -78,7 +77,7 @@ class MaskedConvolution {
       for (int i = 0; i < 4; ++i) packing.weights[i] = data(weights_[i]);
       packing.packed_weights = workspace[*packed_weights_];
     }
-    cuda::pack(packing, stream);
+    return packing;
   }
 
   // Where the sums of y will be.

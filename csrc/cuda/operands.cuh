@@ -5,8 +5,8 @@
 // every 32nd row. Wide operands (the summed dimension across rows): 128 / kDepth threads share a
 // row, so that a thread has one row and has to know the place of one pixel only.
 //
-// Counted in instructions, what is around the products decides: hence neighbouring pixels instead of
-// divisions, constants instead of addresses, and taps one after the other.
+// Counted in instructions, what is around the products decides: hence neighbouring pixels instead
+// of divisions, constants instead of addresses, and taps one after the other.
 #pragma once
 
 #include "cuda/main_loop.cuh"

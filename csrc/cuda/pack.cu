@@ -5,6 +5,7 @@
 namespace sspcab::cuda {
 
 void pack(const Packing& packing, cudaStream_t stream) {
+  if (!packing.x && !packing.weights[0]) return;
   const Image& image = packing.image;
   const WeightTiling tiling = WeightTiling::of(image.channels, packing.taps_per_corner);
   const int64_t weight_blocks = packing.weights[0] ? tiling.blocks() : 0;

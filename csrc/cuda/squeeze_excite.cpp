@@ -75,7 +75,7 @@ std::vector<Tensor> squeeze_excite_backward(Tensor grad_out, Tensor x, Tensor me
                                 /*y=*/data(x_dense),
                                 /*x=*/nullptr,        excitation.gate(),
                                 /*grad_loss=*/nullptr};
-  excitation.run(gradient, workspace, parameters, stream);
+  excitation.run(gradient, /*packing=*/{}, workspace, parameters, stream);
   if (needs[0]) {
     scale_gradient(gradient, excitation.grad_mean(workspace), mutable_data(grad_x), stream);
   }

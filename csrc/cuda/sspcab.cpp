@@ -71,7 +71,7 @@ Result run(const Block& block, bool keeps) {
   const ChannelSums sums{workspace[sums_piece], slots};
 
   const cudaStream_t stream = current_stream(x);
-  convolution.pack(data(input), workspace, stream);
+  pack(convolution.packing(data(input), workspace), stream);
   convolution.forward(forward, sums, stream);
   gate({dtype, dtype_of(fc1_weight), image, hidden_size, data(fc1_weight), data(fc1_bias),
         data(fc2_weight), data(fc2_bias)},

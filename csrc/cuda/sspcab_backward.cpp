@@ -48,8 +48,12 @@ std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out, std::optiona
                                 excitation.gate(),
                                 grad_loss ? data(*grad_loss_dense) : nullptr};
 
-  convolution.pack(gradient, workspace, stream);
-  excitation.run(gradient, workspace, parameters, stream);
+  Packing packing = convolution.packing(gradient, workspace);
+  if (packing.x) {
+    pack(packing, stream);
+    packing = {};
+  }
+  excitation.run(gradient, packing, workspace, parameters, stream);
   convolution.run(gradient, excitation.grad_mean(workspace), relu, workspace, parameters, stream);
   parameter_gradients(parameters, stream);
   return gradients;

@@ -50,7 +50,7 @@ struct Excitation {
 };
 
 // --- pack: NCHW to channels_last, and sub-kernels to (tap, o, c) in the type of images; either may
-// be left out (x or weights[0] null), both are one launch.
+// be left out (x or weights[0] null), both are one launch, neither is none.
 struct Packing {
   Dtype dtype, parameter_dtype;
   Image image;             // of x, NCHW
@@ -89,9 +89,10 @@ void reconstruction_loss_gradient(Dtype dtype, const Image& image, const void* g
                                   const void* out, const void* x, void* grad_out,
                                   cudaStream_t stream);
 
-// --- gate_gradient (backward 1): Σ over pixels of G · y, with channel_sum_slots.
-void gate_gradient(const OutputGradient& gradient, const ChannelSums& grad_gate,
-                   cudaStream_t stream);
+// --- gate_gradient (backward 1): Σ over pixels of G · y, with channel_sum_slots; and the weights
+// of a packing without x, which needs no launch of its own then.
+void gate_gradient(const OutputGradient& gradient, const Packing& packing,
+                   const ChannelSums& grad_gate, cudaStream_t stream);
 
 // --- excitation_gradient (backward 2): the gradients before the sigmoid and before the ReLU, and
 // what each pixel's gradient gains through the mean (grad_mean, already divided by H · W).
