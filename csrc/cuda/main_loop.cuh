@@ -7,8 +7,6 @@
 // instruction's depth ahead of the instruction that uses them.
 #pragma once
 
-#include <mma.h>
-
 #include "cuda/arithmetic.cuh"
 
 namespace sspcab::cuda {
@@ -25,14 +23,14 @@ __device__ T kept(T value) {
 }
 
 // To the nearest: the tensor cores would cut the last bits off, and every sum would come out
-// smaller.
+// smaller. nvcuda::wmma's function wants floats, for which the compiler moves each value twice.
 template <class Registers>
 __device__ void round_to_tf32(Registers&& registers) {
-  auto values = cute::recast<float>(registers);
+  auto bits = cute::recast<unsigned>(registers);
 #if SSPCAB_HAS_PIPELINE
   CUTE_UNROLL
-  for (int i = 0; i < cute::size(values); ++i) {
-    values(i) = nvcuda::wmma::__float_to_tf32(values(i));
+  for (int i = 0; i < cute::size(bits); ++i) {
+    asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(bits(i)));
   }
 #endif
 }
