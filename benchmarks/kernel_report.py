@@ -66,7 +66,7 @@ _FLOAT = (4, ((128, 64), (64, 64), (64, 32)))
 ARITHMETICS = {
     "TensorCores16<(sspcab::cuda::Arithmetic)0": ("half", *_HALF),
     "TensorCores16<(sspcab::cuda::Arithmetic)1": ("bfloat16", *_HALF),
-    "Tf32TensorCores": ("tf32", *_FLOAT),
+    "Tf32TensorCores": ("tf32", *_HALF),
     "CudaCores": ("float", *_FLOAT),
     "DoubleTensorCores": ("double", 8, ((64, 64), (64, 32), (32, 32))),
 }

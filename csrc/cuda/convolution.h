@@ -34,7 +34,7 @@ constexpr int kConfigs = 3;  // large, medium, small tiles: the values of `confi
 constexpr TileShape kTiles[][kConfigs] = {
     {{128, 128}, {128, 64}, {64, 64}},  // Half
     {{128, 128}, {128, 64}, {64, 64}},  // BFloat16
-    {{128, 64}, {64, 64}, {64, 32}},    // Tf32: rounding takes registers, 128 × 128 would spill
+    {{128, 128}, {128, 64}, {64, 64}},  // Tf32
     {{128, 64}, {64, 64}, {64, 32}},    // Float
     {{64, 64}, {64, 32}, {32, 32}},     // Double
 };
