@@ -4,8 +4,9 @@
 .venv/build.log): registers, spills, shared memory and occupancy of the kernels compiled in it. The
 tiled convolutions are not launched below sm_80.
 
-``--counters``: a JSON file of counters, an object for each kernel under its mangled name, with
-sums over launches. Kernels of other libraries in it are left out. Keys that are read:
+``--counters``: JSON files of counters, one for each problem and named after it
+(``python -m benchmarks.one_step`` is what to count), with an object for each kernel under its
+mangled name, sums over launches. Kernels of other libraries are left out. Keys that are read:
 
 - ``launches``; ``warp_instructions``: of PTX, one for each warp
 - ``classes``: ``{"fp32": {"thread": N}, "fp32_fma": {"thread": N}}``, float32 instructions off the
@@ -166,6 +167,7 @@ def read_resources(log: Path) -> list[Resources]:
 class Work:
     """What a kernel did in all its launches, and the time that implies on a GPU."""
 
+    problem: str
     kernel: str
     gpu: str
     launches: int
@@ -179,7 +181,7 @@ class Work:
     modelled_us: float
 
     @classmethod
-    def of(cls, kernel: str, counters: dict[str, Any], gpu: str) -> Work:
+    def of(cls, problem: str, kernel: str, counters: dict[str, Any], gpu: str) -> Work:
         peaks, mma = PEAKS[gpu], counters["mma"]
         memory = [counters[f"global_{kind}"] for kind in ("load", "store", "atomic")]
         shared = [counters[kind] for kind in ("shared_load", "shared_store", "ldmatrix")]
@@ -194,6 +196,7 @@ class Work:
         }
         limit = max(times, key=lambda kind: times[kind])
         return cls(
+            problem,
             kernel,
             gpu,
             counters["launches"],
@@ -214,7 +217,7 @@ def read_work(file: Path, gpu: str) -> list[Work]:
         counters = json.loads(file.read_text())
         names = zip(counters, demangle(counters), strict=True)
         ours = {mangled: Kernel.of(name) for mangled, name in names if "sspcab::cuda::" in name}
-        rows = [Work.of(kernel.name, counters[key], gpu) for key, kernel in ours.items()]
+        rows = [Work.of(file.stem, kernel.name, counters[key], gpu) for key, kernel in ours.items()]
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{file}: not counters per kernel in JSON: {error!r}") from error
     if not rows:
@@ -259,7 +262,9 @@ def write_plot(path: Path, resources: Sequence[Resources], work: Sequence[Work])
     pyplot = load_pyplot()
     panels = {"occupancy": {f"{row.kernel} {row.arch}": row.occupancy or 0 for row in resources}}
     if work:
-        panels["µs, modelled, not measured"] = {row.kernel: row.modelled_us for row in work}
+        panels["µs, modelled, not measured"] = {
+            f"{row.kernel} at {row.problem}": row.modelled_us for row in work
+        }
     height = max(map(len, panels.values()))  # of all panels, for bars of one thickness
     size = 8 * len(panels), 1 + 0.2 * height
     figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False)
@@ -274,14 +279,17 @@ def write_plot(path: Path, resources: Sequence[Resources], work: Sequence[Work])
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernel_report")
     parser.add_argument("--resources", type=Path, required=True, metavar="BUILD_LOG")
-    parser.add_argument("--counters", type=Path, metavar="FILE", help="JSON, see the module's text")
+    counters_help = "JSON, see the module's text"
+    parser.add_argument(
+        "--counters", type=Path, nargs="+", default=[], metavar="FILE", help=counters_help
+    )
     parser.add_argument("--gpu", choices=PEAKS, default="a100", help="whose time to model")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write both tables here")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a figure here")
     args = parser.parse_args(argv)
     try:
         resources = read_resources(args.resources)
-        work = read_work(args.counters, args.gpu) if args.counters else []
+        work = [row for file in args.counters for row in read_work(file, args.gpu)]
     except (OSError, ReportError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -129,6 +129,7 @@ def test_tiles_are_those_of_the_source() -> None:
 def test_work(gpu: str, limit: str, us: float, tmp_path: Path) -> None:
     file = write(tmp_path / "counters.json", {"at_kernel": {}, FORWARD: COUNTERS})
     (row,) = read_work(file, gpu)
+    assert row.problem == "counters"
     assert (row.kernel, row.launches, row.tensor_flops) == ("forward half 128x128", 2, 4096000)
     assert row.sector_ratio == 3000 / 2500
     assert row.shared_excess_percent == 4  # 8 of 200
@@ -156,15 +157,17 @@ def test_main_writes_tables_csv_and_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    log, counters = write(tmp_path / "log", LOG), write(tmp_path / "c", {FORWARD: COUNTERS})
-    arguments = ["--resources", str(log), "--counters", str(counters)]
+    log = write(tmp_path / "log", LOG)
+    counters = [str(write(tmp_path / name, {FORWARD: COUNTERS})) for name in ("a.json", "b.json")]
+    arguments = ["--resources", str(log), "--counters", *counters]
     outputs = ["--csv", str(tmp_path / "out.csv"), "--plot", str(tmp_path / "out.png")]
     assert main([*arguments, *outputs]) == 0
     output = capsys.readouterr().out
     assert "modelled, not measured" in output and "pack half float 8 1" in output
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["arch"] for row in rows] == ["sm_80", "sm_90a", "sm_80", "sm_80", ""]
+    assert [row["arch"] for row in rows] == ["sm_80", "sm_90a", "sm_80", "sm_80", "", ""]
+    assert [row["problem"] for row in rows[-2:]] == ["a", "b"]
     assert rows[-1]["modelled_us"] and not rows[0]["modelled_us"]
     assert (tmp_path / "out.png").stat().st_size > 0
 

@@ -11,9 +11,9 @@ int64_t bias_parts(const Image& image) {
 }
 
 void activation_gradient(const OutputGradient& gradient, const void* grad_mean, bool relu,
-                         void* grad_a, void* bias_sums, cudaStream_t stream) {
+                         bool as_tf32, void* grad_a, void* bias_sums, cudaStream_t stream) {
   const Image& image = gradient.image;
-  const ActivationGradient task{gradient, grad_mean, relu, grad_a, bias_sums};
+  const ActivationGradient task{gradient, grad_mean, relu, as_tf32, grad_a, bias_sums};
   with_layout(gradient.dtype, image, [&](auto d, auto vector, auto channels_last) {
     using D = decltype(d);
     if constexpr (channels_last) {

@@ -11,7 +11,7 @@ namespace sspcab::cuda {
 struct ActivationGradient {
   OutputGradient gradient;
   const void* grad_mean;  // W (N, C), null: 0
-  bool relu;
+  bool relu, as_tf32;
   void* grad_a;     // D (N, H, W, C)
   void* bias_sums;  // W (bias_parts, C)
 };
@@ -21,6 +21,17 @@ __device__ D masked_gradient(const GradientReader<D>& reader, const GradientInpu
                              Wide<D> gate, Wide<D> grad_mean, bool relu) {
   const Wide<D> grad = reader.gradient(in, i, gate) * gate + grad_mean;
   return narrow<D>(relu && widen(in.y[i]) <= 0 ? Wide<D>(0) : grad);
+}
+
+// The nearest of the values that tensor cores take as TF32.
+template <class D>
+__device__ D rounded_to_tf32(D value) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  if constexpr (std::is_same_v<D, float>) {
+    asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(reinterpret_cast<unsigned&>(value)));
+  }
+#endif
+  return value;
 }
 
 // channels_last. A block has one part of a sample's pixels and some channels, a thread its channels
@@ -48,6 +59,7 @@ __global__ void __launch_bounds__(kWalkThreads)
       Vector<D, V> grad_a;
       for (int i = 0; i < V; ++i) {
         grad_a[i] = masked_gradient(reader, in[j], i, gate[i], grad_mean[i], task.relu);
+        if (task.as_tf32) grad_a[i] = rounded_to_tf32(grad_a[i]);
         sum[i] += widen(grad_a[i]);
       }
       store_global(static_cast<D*>(task.grad_a) + walk.offset(first + j), grad_a);
@@ -83,6 +95,7 @@ __global__ void __launch_bounds__(kTransposeThreads, 3)
         Vector<D, VP> grad;
         for (int i = 0; i < VP; ++i) {
           grad[i] = masked_gradient(reader, in, i, gate, grad_mean, task.relu);
+          if (task.as_tf32) grad[i] = rounded_to_tf32(grad[i]);
         }
         return grad;
       },

@@ -110,7 +110,7 @@ void convolve(const Convolution& convolution, const Forward& forward, const Laun
 // --- (backward 4) grad_x = mirrored taps on grad_a, minus the direct gradient of the loss,
 // grad_loss · 2 / numel · (y · gate - x).
 struct InputGradient {
-  const void* grad_a;       // D (N, H, W, C)
+  const void* grad_a;       // D (N, H, W, C), for TF32 rounded to it
   OutputGradient gradient;  // its y, x, gate and grad_loss; no direct gradient without grad_loss
   void* grad_x;             // D, in the layout of the image
 };
@@ -119,7 +119,7 @@ void convolve_input_gradient(const Convolution& convolution, const InputGradient
 
 // --- (backward 5) Σ over pixels of grad_a ⊗ moved x, for the corners that need it.
 struct WeightGradient {
-  const void* grad_a;  // D (N, H, W, C)
+  const void* grad_a;  // D (N, H, W, C), for TF32 rounded to it
   const void* x;       // D (N, H, W, C)
   bool needs[4];
   void* sums;  // W (splits, 4 k'², C, C)

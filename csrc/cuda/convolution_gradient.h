@@ -66,7 +66,8 @@ class ConvolutionGradient {
            const Workspace& workspace, ParameterGradients& parameters, cudaStream_t stream) const {
     if (!needs_any()) return;
     void* grad_a = workspace[grad_a_];
-    activation_gradient(gradient, grad_mean, relu, grad_a, workspace[bias_sums_], stream);
+    activation_gradient(gradient, grad_mean, relu, convolution_.is_tf32(), grad_a,
+                        workspace[bias_sums_], stream);
     parameters.bias_sums = workspace[bias_sums_];
     parameters.bias_parts = bias_parts(convolution_.image());
     if (needs_x_) {

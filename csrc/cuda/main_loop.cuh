@@ -191,7 +191,8 @@ struct MainLoop {
           cp_async_fence();
         }
         if constexpr (Arithmetic::kArithmetic == sspcab::cuda::Arithmetic::Tf32) {
-          round_to_tf32(rA(_, _, k));
+          // The gradients' A is grad_a, which has been rounded when it was written.
+          if constexpr (b_is_deep) round_to_tf32(rA(_, _, k));
           round_to_tf32(rB(_, _, k));
         }
         if constexpr (Arithmetic::kChain > 0) {

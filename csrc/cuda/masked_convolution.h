@@ -39,6 +39,7 @@ class MaskedConvolution {
   const Image& image() const { return convolution_.image; }
   const SubKernels& sub_kernels() const { return convolution_.sub_kernels; }
   bool is_tiled() const { return is_tiled_; }
+  bool is_tf32() const { return is_tiled_ && convolution_.arithmetic == Arithmetic::Tf32; }
 
   // What packing() will have: x for the forward pass and for gradients of weights, the weights for
   // the forward pass and for the gradient of x.
