@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kWalkThreads)
 // As above, in the first `blocks` blocks; those after them have a tile of the weights each.
 static_assert(kWalkThreads == kWeightThreads);
 template <class D, int V, bool ChannelsLast>
-__global__ void __launch_bounds__(kWalkThreads)
+__global__ void __launch_bounds__(kWalkThreads, 1)
     gate_gradient_kernel(Partition partition, ChannelSums sums, OutputGradient gradient,
                          int64_t blocks, const __grid_constant__ Packing packing,
                          WeightTiling tiling) {
