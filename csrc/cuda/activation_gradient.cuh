@@ -23,15 +23,17 @@ __device__ D masked_gradient(const GradientReader<D>& reader, const GradientInpu
   return narrow<D>(relu && widen(in.y[i]) <= 0 ? Wide<D>(0) : grad);
 }
 
-// The nearest of the values that tensor cores take as TF32.
-template <class D>
-__device__ D rounded_to_tf32(D value) {
+// With the nearest of the values that tensor cores take as TF32, where they will.
+template <class D, int V>
+__device__ void store_grad_a(D* to, Vector<D, V> grad_a, bool as_tf32) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   if constexpr (std::is_same_v<D, float>) {
-    asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(reinterpret_cast<unsigned&>(value)));
+    for (int i = 0; i < V && as_tf32; ++i) {
+      asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(reinterpret_cast<unsigned&>(grad_a[i])));
+    }
   }
 #endif
-  return value;
+  store_global(to, grad_a);
 }
 
 // channels_last. A block has one part of a sample's pixels and some channels, a thread its channels
@@ -59,10 +61,9 @@ __global__ void __launch_bounds__(kWalkThreads)
       Vector<D, V> grad_a;
       for (int i = 0; i < V; ++i) {
         grad_a[i] = masked_gradient(reader, in[j], i, gate[i], grad_mean[i], task.relu);
-        if (task.as_tf32) grad_a[i] = rounded_to_tf32(grad_a[i]);
         sum[i] += widen(grad_a[i]);
       }
-      store_global(static_cast<D*>(task.grad_a) + walk.offset(first + j), grad_a);
+      store_grad_a(static_cast<D*>(task.grad_a) + walk.offset(first + j), grad_a, task.as_tf32);
     }
   }
   const int64_t part = walk.n * partition.parts + walk.part;
@@ -95,12 +96,11 @@ __global__ void __launch_bounds__(kTransposeThreads, 3)
         Vector<D, VP> grad;
         for (int i = 0; i < VP; ++i) {
           grad[i] = masked_gradient(reader, in, i, gate, grad_mean, task.relu);
-          if (task.as_tf32) grad[i] = rounded_to_tf32(grad[i]);
         }
         return grad;
       },
       [&](int64_t pixel, int64_t channel, const Vector<D, VC>& grad) {
-        store_global(grad_a + pixel * part.channels + channel, grad);
+        store_grad_a(grad_a + pixel * part.channels + channel, grad, task.as_tf32);
         for (int i = 0; i < VC; ++i) sum[i] += widen(grad[i]);
       });
   constexpr int lanes = Tile::kChannels / VC, rows = kTransposeThreads / lanes;

@@ -104,8 +104,8 @@ void excitation_gradient(const Excitation& excitation, const ChannelSums& grad_g
 
 // --- activation_gradient (backward 3): grad_a = G · gate + grad_mean where not (y <= 0) or where
 // there is no ReLU, else 0; D (N, H, W, C), channels_last whatever the layout of the images. The
-// bias gradient's partial sums are of the rounded grad_a. as_tf32: float is rounded to TF32, once
-// for all of the products that it will be in.
+// bias gradient's partial sums are of grad_a as D. as_tf32: float is then rounded to TF32, once for
+// all of the products that it will be in.
 int64_t bias_parts(const Image& image);
 void activation_gradient(const OutputGradient& gradient, const void* grad_mean /* W, null: 0 */,
                          bool relu, bool as_tf32, void* grad_a,
