@@ -258,9 +258,10 @@ def write_csv(path: Path, rows: Sequence[Resources | Work]) -> None:
 
 
 def write_plot(path: Path, resources: Sequence[Resources], work: Sequence[Work]) -> None:
-    """Occupancy, and beside it the modelled time, a bar per kernel."""
+    """Occupancy of the tiled convolutions, and beside it the modelled time, a bar per kernel."""
     pyplot = load_pyplot()
-    panels = {"occupancy": {f"{row.kernel} {row.arch}": row.occupancy or 0 for row in resources}}
+    tiled = (row for row in resources if row.dynamic_bytes)
+    panels = {"occupancy": {f"{row.kernel} {row.arch}": row.occupancy or 0 for row in tiled}}
     if work:
         panels["µs, modelled, not measured"] = {
             f"{row.kernel} at {row.problem}": row.modelled_us for row in work
