@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import sspcab_cuda
+from sspcab_cuda import losses
 
 HAS_CUDA = torch.cuda.is_available() and bool(sspcab_cuda.build_info()["cuda"])
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)] if HAS_CUDA else ["cpu"]
@@ -62,3 +63,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_collection_stays_active() -> Iterator[None]:
+    yield
+    assert losses.active() is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from sspcab_cuda import functional, ops
 from sspcab_cuda.checks import check_image
 
 from .cases import NAMES, Case, arguments, block, convolution, output_gradients
+from .messages import said
 from .tolerances import assert_equal
 
 # Forward mode makes PyTorch load its own TorchScript decompositions.
@@ -68,11 +68,6 @@ def _computes(request: pytest.FixtureRequest) -> Iterator[None]:
     """In forward mode the reference computes, with the messages of the operators."""
     with forward_ad.dual_level() if request.param == "reference" else contextlib.nullcontext():
         yield
-
-
-def said(text: str) -> str:
-    """A pattern for a message of ours; a source path before it would be somebody else's."""
-    return "^sspcab: " + re.escape(text)
 
 
 @pytest.mark.usefixtures("_computes")

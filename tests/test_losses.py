@@ -6,10 +6,8 @@ import copy
 import doctest
 import gc
 import pickle
-import re
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,17 +20,8 @@ from sspcab_cuda import SSPCAB, collect_reconstruction_losses, losses, reference
 from sspcab_cuda.reference import Variant
 
 from .hosts import RUNS, VARIANTS, Host, assert_as_by_hand, by_context, images
+from .messages import said
 from .tolerances import assert_equal, relative_error
-
-
-def said(text: str) -> str:
-    return "^sspcab: " + re.escape(text)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_active() -> Iterator[None]:
-    yield
-    assert losses.active() is None
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -5,7 +5,6 @@ Under DDP and FSDP: test_distributed.py.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from sspcab_cuda import SSPCAB, collect_reconstruction_losses, losses, reference, total_loss
+from sspcab_cuda import SSPCAB, collect_reconstruction_losses, reference, total_loss
 from sspcab_cuda.reference import Variant
 
 from .hosts import (
@@ -27,17 +26,8 @@ from .hosts import (
     images,
     with_gradients,
 )
+from .messages import said
 from .tolerances import assert_equal, relative_error
-
-
-def said(text: str) -> str:
-    return "^sspcab: " + re.escape(text)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_active() -> Iterator[None]:
-    yield
-    assert losses.active() is None
 
 
 @pytest.mark.parametrize("early_stop", [True, False])

@@ -177,15 +177,15 @@ __device__ void sum_channels(const Results& results, const TileOrigin& origin, i
   }
 }
 
-// The kernels' bounds name one block for each processor: left to itself, the compiler spills
-// registers of small tiles for the sake of more blocks.
-
 template <class P>
 __device__ Wide<P> sum_biases(const void* const (&bias)[4], int channel) {
   Wide<P> sum = widen(static_cast<const P*>(bias[0])[channel]);
   for (int i = 1; i < 4; ++i) sum += widen(static_cast<const P*>(bias[i])[channel]);
   return sum;
 }
+
+// The kernels' bounds name one block for each processor: left to itself, the compiler spills
+// registers of small tiles for the sake of more blocks.
 
 // (A) A block owns kM neighbouring pixels, through all samples, and kN output channels. The sums
 // over taps and input channels begin with the bias; ReLU and the channels' sums follow in

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from sspcab_cuda.demo.model import body_and_head
 from sspcab_cuda.demo.train import corrupt
 
 from ..blocks import Block, Slot
@@ -22,18 +23,7 @@ class Autoencoder(ImageHost):
 
     def __init__(self, block: Block, width: int = 32) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, 4 * width, 3, padding=1),
-            nn.PixelShuffle(2),
-            nn.ReLU(),
-        )
-        self.head = nn.Sequential(nn.Conv2d(width, 12, 3, padding=1), nn.PixelShuffle(2))
+        self.body, self.head = body_and_head(3, width)
         self.slot = Slot(width, block)
 
     def restore(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
