@@ -115,6 +115,30 @@ def test_tf32(case: Case, layout: str) -> None:
             assert relative_error(result.cpu(), true) <= 2e-3, (config, name)
 
 
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("operand", ["x", "weights", "grad"])
+def test_tf32_rounds_to_nearest(operand: str, layout: str) -> None:
+    """Tensor cores cut bits off: of numbers in 1..2 the sums would be 3e-4 too small."""
+    x, weight, grad = torch.ones(1, 64, 24, 24), torch.ones(4, 64, 64, 1, 1), torch.ones(())
+    grad = grad.expand_as(x).clone()
+    varied = {"x": x, "weights": weight, "grad": grad}[operand]
+    varied += torch.rand_like(varied)
+    inputs = leaves(double([x, *weight, *torch.zeros(4, 64)]))
+    true_y = convolution(reference, inputs, 1, "none")
+    true = [true_y, *torch.autograd.grad(true_y, inputs[:5], grad.double())]
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    on_device = leaves(
+        [x.cuda().contiguous(memory_format=memory_format)]
+        + [t.float().detach().cuda() for t in inputs[1:]]
+    )
+    for config in configs():
+        y = ops.masked_conv2d(*on_device, 1, False, True, config)
+        ours = [y, *torch.autograd.grad(y, on_device[:5], grad.cuda())]
+        for name, result, truth in zip(("y", *NAMES), ours, true, strict=False):
+            error = result.double().sum().cpu() / truth.sum() - 1
+            assert abs(error) <= 3e-5, (config, name)
+
+
 @pytest.mark.parametrize("dtype", [*HALVES, "tf32", torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("case", TILED, ids=str)
 def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:
