@@ -16,6 +16,8 @@ struct SubKernels {
   constexpr int64_t taps() const { return 4 * taps_per_corner(); }
   // The farthest row or column that an output reads, which is also the zero padding.
   constexpr int64_t reach() const { return kernel_dim + dilation; }
+  // From a tap of one corner to the same of the next, in rows or columns.
+  constexpr int64_t apart() const { return along(1, 0) - along(0, 0); }
 
   // Offsets of row i and column j of a sub-kernel from the masked centre; gradients of the input
   // read the mirrored offsets.

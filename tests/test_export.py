@@ -111,7 +111,7 @@ def test_every_forward_operator_has_a_decomposition() -> None:
 CASE = Case(2, 6, 5, 7, 2, 1, 2)
 CALLS: list[tuple[Any, Callable[[list[Tensor]], tuple[Any, ...]]]] = [
     (ops.masked_conv2d, lambda tensors: (*tensors[:9], 1, True)),
-    (ops.masked_conv2d, lambda tensors: (*tensors[:9], 0, False, True, 3)),
+    (ops.masked_conv2d, lambda tensors: (*tensors[:9], 0, False, True, -1)),
     (ops.squeeze_excite, lambda tensors: (tensors[0], *tensors[9:])),
     (ops.reconstruction_loss, lambda tensors: (tensors[0].sin(), tensors[0])),
     (ops.sspcab, lambda tensors: (*tensors, 1, True, True)),

@@ -7,7 +7,9 @@
 //
 // Two layouts of our own, both of T:
 //   blocked image  [block of 16 channels][row][column][16 channels], zero beyond the last channel
-//   panel          the weights of one tile of output channels, [block][tap][16 channels][tile]
+//   panel          the weights of one tile of output channels, [filter][block][tap][16
+//   channels][tile]
+//                  for the filters of the four corners, or Winograd's nine
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -112,17 +114,26 @@ OutputGradient<D> of_sample(OutputGradient<D> g, const Sample& s, int64_t n) {
 
 // A tap that lies inside the image for all pixels of a run.
 struct Tap {
-  int64_t offset;  // from a pixel of the input, in elements
-  int64_t index;
+  int64_t offset;         // from a pixel of the input, in elements
+  int64_t filter, index;  // of a panel
 };
+
+// Winograd's components (winograd.h) are numbered 3 · row + column; rows and columns 0 and 2 have
+// the filters of the corners themselves.
+constexpr int64_t kComponents = 9;
+constexpr int64_t component_of(int64_t corner, bool mirrored) {
+  const int64_t flip = mirrored ? 3 : 0;
+  return ((corner ^ flip) & 1) * 6 + ((corner ^ flip) >> 1) * 2;
+}
 
 template <class D>
 struct Convolution {
   using T = Compute<D>;
   Sample sample;
-  Rows rows;
+  Rows rows;  // with Winograd: pairs of rows
   SubKernels sub_kernels;
   int64_t sign;  // of the taps' offsets: 1 forward, -1 for the input's gradient
+  bool winograd;
   // Ascending, the last one the height or width: pixels between two borders have the same taps.
   const int64_t *row_borders, *column_borders;
   View<T> input;
@@ -130,6 +141,16 @@ struct Convolution {
   int64_t first_tile, last_tile;
   T* scratch;  // kernels.scratch elements
   Tap* taps;   // room for all taps
+
+  int64_t filters() const { return winograd ? kComponents : 4; }
+  // Which of them is that of a corner.
+  int64_t filter_of(int64_t corner) const {
+    return winograd ? component_of(corner, sign < 0) : corner;
+  }
+  // Of step i of a sub-kernel, in whichever corner comes first.
+  int64_t first_offset(int64_t i) const {
+    return sign > 0 ? sub_kernels.row(0, i) : -sub_kernels.row(1, i);
+  }
 };
 
 template <class D>
@@ -144,6 +165,9 @@ struct Kernels {
   // Panel of one tile. Forward: inputs are input channels. Mirrored: inputs are output channels.
   void (*pack_panel)(const T* const weights[4], SubKernels, int64_t channels, bool mirrored,
                      int64_t tile, T* panel);
+  // Its Winograd components.
+  void (*transform_panel)(const T* panel, SubKernels, int64_t channels, bool mirrored, int64_t tile,
+                          T* result);
 
   // y = activation(convolution + bias); sums[c] += Σ y over the rows.
   void (*convolve)(const Convolution<D>&, const T* bias, bool relu, D* y, double* sums);

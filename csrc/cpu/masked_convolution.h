@@ -1,5 +1,5 @@
 // How the masked convolution and its gradients are divided among threads. Arithmetic is in
-// isa/convolution.h and isa/weight_gradient.h.
+// isa/convolution_direct.h, isa/convolution_winograd.h and isa/weight_gradient.h.
 #pragma once
 
 #include <array>
@@ -7,8 +7,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "checks.h"
 #include "cpu/buffer.h"
 #include "cpu/kernels.h"
+#include "cpu/winograd.h"
 #include "cpu/workers.h"
 
 namespace sspcab::cpu {
@@ -51,15 +53,25 @@ struct Bands {
   }
 };
 
+// The values of `config`: how the convolution and the gradient of its input are computed.
+constexpr int64_t kAutomatic = -1, kDirect = 0, kWinograd = 1;
+
+inline void check_config(int64_t config) {
+  check(config >= kAutomatic && config <= kWinograd,
+        "config must be -1 (automatic), 0 (direct) or 1 (Winograd); got ", config);
+}
+
 template <class D>
 class MaskedConvolution {
  public:
   using T = Compute<D>;
 
-  MaskedConvolution(const Sample& sample, SubKernels sub_kernels, int64_t samples)
+  MaskedConvolution(const Sample& sample, SubKernels sub_kernels, int64_t samples, int64_t config)
       : sample_(sample),
         sub_kernels_(sub_kernels),
         tiles_(divide_up(sample.channels, k_.tile)),
+        winograd_(sample, sub_kernels),
+        uses_winograd_(config == kAutomatic ? winograd_.pays(samples) : config == kWinograd),
         workers_(static_cast<double>(samples) * sample.numel() * sample.channels *
                  sub_kernels.taps()) {
     // Reading channels_last memory where it lies beats packing, unless the pixels' distance, a
@@ -94,11 +106,19 @@ class MaskedConvolution {
   int64_t whole_size() const { return sample_.pixels() * sample_.blocks() * kBlock; }
 
   Buffer<T> pack_panels(const std::array<const T*, 4>& weights, bool mirrored) const {
-    const int64_t depth = sample_.channels * sub_kernels_.taps();
-    Buffer<T> panels(tiles_ * k_.tile * depth);
-    Workers(static_cast<double>(depth) * sample_.channels).run(tiles_, [&](int64_t tile, int64_t) {
-      k_.pack_panel(weights.data(), sub_kernels_, sample_.channels, mirrored, tile,
-                    panels.get() + tile * k_.tile * depth);
+    const int64_t depth = sample_.channels * sub_kernels_.taps_per_corner();
+    const int64_t direct_size = k_.tile * depth * 4;
+    const int64_t size = uses_winograd_ ? k_.tile * depth * kComponents : direct_size;
+    const Workers workers(static_cast<double>(depth) * 4 * sample_.channels);
+    const Buffer<T> direct(uses_winograd_ ? workers.count() * direct_size : 0);
+    Buffer<T> panels(tiles_ * size);
+    workers.run(tiles_, [&](int64_t tile, int64_t worker) {
+      T* const panel = panels.get() + tile * size;
+      T* const packed = uses_winograd_ ? direct.get() + worker * direct_size : panel;
+      k_.pack_panel(weights.data(), sub_kernels_, sample_.channels, mirrored, tile, packed);
+      if (uses_winograd_) {
+        k_.transform_panel(packed, sub_kernels_, sample_.channels, mirrored, tile, panel);
+      }
     });
     return panels;
   }
@@ -106,19 +126,19 @@ class MaskedConvolution {
   // y of `samples` samples from x; sums[sample][band][c] += Σ y.
   void forward(const D* x, int64_t samples, const Bands& bands, const T* panels, const T* bias,
                bool relu, D* y, double* sums) const {
-    const int64_t reach = sub_kernels_.reach();
-    const int64_t blocked_size = reads_in_place_
-                                     ? 0
-                                     : std::min(bands.longest() + 2 * reach, sample_.height) *
-                                           sample_.width * sample_.blocks() * kBlock;
+    int64_t blocked_rows = 0;
+    for (int64_t b = 0; b < bands.per_sample && !reads_in_place_; ++b) {
+      blocked_rows = std::max(blocked_rows, rows_read(rows_of(bands, b)).count());
+    }
+    const int64_t blocked_size = blocked_rows * sample_.width * sample_.blocks() * kBlock;
     const Buffer<T> memory(workers_.count() * blocked_size);
     for_each_share(samples, bands, [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
       const D* image = x + n * sample_.numel();
       if (reads_in_place_) {
         conv.input = in_place(image);
       } else {
-        const Blocked<T> blocked{memory.get() + worker * blocked_size,
-                                 conv.rows.widened(sample_.height, reach), sample_.width};
+        const Blocked<T> blocked{memory.get() + worker * blocked_size, rows_read(conv.rows),
+                                 sample_.width};
         k_.pack(image, sample_, blocked.rows, blocked);
         conv.input = View<T>::of(blocked);
       }
@@ -209,26 +229,43 @@ class MaskedConvolution {
     }
   }
 
+  // With Winograd a band has pairs of rows.
+  Rows rows_of(const Bands& bands, int64_t band) const {
+    return uses_winograd_ ? Bands{winograd_.rows().count(), bands.per_sample}.rows(band)
+                          : bands.rows(band);
+  }
+  Rows rows_read(Rows rows) const {
+    if (uses_winograd_ && rows.count() > 0) {
+      rows = {
+          winograd_.rows().first(rows.first),
+          std::min(winograd_.rows().first(rows.last - 1) + winograd_.apart() + 1, sample_.height)};
+    }
+    return rows.widened(sample_.height, sub_kernels_.reach());
+  }
+
   // body(sample, band, convolution of the band and some of the tiles, worker). Tiles are only
   // divided where there are fewer bands than workers.
   template <class Body>
   void for_each_share(int64_t samples, const Bands& bands, const Body& body) const {
     const int64_t all_bands = samples * bands.per_sample;
     const int64_t parts = std::min(tiles_, divide_up(workers_.count(), all_bands));
-    const Buffer<T> scratch(workers_.count() * k_.scratch);
+    const int64_t scratch_size =
+        uses_winograd_ ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
+    const Buffer<T> scratch(workers_.count() * scratch_size);
     const Buffer<Tap> taps(workers_.count() * sub_kernels_.taps());
     workers_.run(all_bands * parts, [&](int64_t item, int64_t worker) {
       const int64_t part = item % parts, n = item / parts / bands.per_sample,
                     b = item / parts % bands.per_sample;
       Convolution<D> conv{};
       conv.sample = sample_;
-      conv.rows = bands.rows(b);
+      conv.rows = rows_of(bands, b);
       conv.sub_kernels = sub_kernels_;
+      conv.winograd = uses_winograd_;
       conv.row_borders = row_borders_.data();
       conv.column_borders = column_borders_.data();
       conv.first_tile = tiles_ * part / parts;
       conv.last_tile = tiles_ * (part + 1) / parts;
-      conv.scratch = scratch.get() + worker * k_.scratch;
+      conv.scratch = scratch.get() + worker * scratch_size;
       conv.taps = taps.get() + worker * sub_kernels_.taps();
       body(n, b, conv, worker);
     });
@@ -238,6 +275,8 @@ class MaskedConvolution {
   Sample sample_;
   SubKernels sub_kernels_;
   int64_t tiles_;
+  Winograd winograd_;
+  bool uses_winograd_;
   Workers workers_;
   bool reads_in_place_;
   std::vector<int64_t> row_borders_, column_borders_;

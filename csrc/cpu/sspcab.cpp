@@ -12,11 +12,12 @@ struct Block {
   Tensor x;
   std::vector<Tensor> weights, biases;
   Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
-  int64_t dilation;
+  int64_t dilation, config;
   bool relu, with_loss;
 
   void check() const {
     check_image("x", x);
+    check_config(config);
     check_sub_kernels(x, weights, dilation);
     check_biases(x, biases, weights[0]);
     check_excitation(x, fc1_weight, fc2_weight, weights[0]);
@@ -36,7 +37,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
   const Kernels<D>& k = kernels<D>();
   const Sample s = sample_of(result.out);
   const int64_t samples = x.size(0), channels = s.channels, hidden = block.fc1_weight.size(0);
-  const MaskedConvolution<D> conv(s, block.sub_kernels(), samples);
+  const MaskedConvolution<D> conv(s, block.sub_kernels(), samples, block.config);
   const Buffer<T> panels =
       conv.pack_panels(SubKernelWeights<T>(block.weights).pointers(), /*mirrored=*/false);
   const Buffer<T> bias = zeros<T>(channels);
@@ -108,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
     Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor bias1,
     Tensor bias2, Tensor bias3, Tensor bias4, Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
     Tensor fc2_bias, int64_t dilation, bool relu, bool with_loss, bool /*allow_tf32*/,
-    int64_t /*config*/) {
+    int64_t config) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},
@@ -117,6 +118,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sspcab(
                         fc2_weight,
                         fc2_bias,
                         dilation,
+                        config,
                         relu,
                         with_loss},
                        /*keeps=*/true);
@@ -128,8 +130,7 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                                             Tensor bias2, Tensor bias3, Tensor bias4,
                                             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight,
                                             Tensor fc2_bias, int64_t dilation, bool relu,
-                                            bool with_loss, bool /*allow_tf32*/,
-                                            int64_t /*config*/) {
+                                            bool with_loss, bool /*allow_tf32*/, int64_t config) {
   const Result r = run({x,
                         {weight1, weight2, weight3, weight4},
                         {bias1, bias2, bias3, bias4},
@@ -138,6 +139,7 @@ std::tuple<Tensor, Tensor> sspcab_inference(Tensor x, Tensor weight1, Tensor wei
                         fc2_weight,
                         fc2_bias,
                         dilation,
+                        config,
                         relu,
                         with_loss},
                        /*keeps=*/false);

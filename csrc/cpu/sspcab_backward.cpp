@@ -12,7 +12,7 @@ struct Saved {
   Tensor x, y, mean, hidden, gate;
   std::vector<Tensor> weights;
   Tensor fc1_weight, fc2_weight;
-  int64_t dilation;
+  int64_t dilation, config;
   bool relu;
 };
 
@@ -20,6 +20,7 @@ void check_arguments(const std::optional<Tensor>& grad_out, const Saved& saved,
                      const std::vector<bool>& needs) {
   const Tensor& x = saved.x;
   check_image("x", x);
+  check_config(saved.config);
   check_sub_kernels(x, saved.weights, saved.dilation);
   check_excitation(x, saved.fc1_weight, saved.fc2_weight, saved.weights[0]);
   check_same_image("y", saved.y, x);
@@ -38,7 +39,8 @@ std::vector<Tensor> backward(const std::optional<Tensor>& grad_out, std::optiona
   const Sample s = sample_of(saved.x);
   const Tensor x = dense(saved.x, s.channels_last), y = dense(saved.y, s.channels_last);
   const int64_t samples = x.size(0), channels = s.channels, hidden = saved.fc1_weight.size(0);
-  const MaskedConvolution<D> conv(s, {saved.weights[0].size(3), saved.dilation}, samples);
+  const MaskedConvolution<D> conv(s, {saved.weights[0].size(3), saved.dilation}, samples,
+                                  saved.config);
   ConvolutionGradient<D> convolution_gradient(conv, saved.x, saved.weights, needs);
   const Excitation<D> excitation(saved.fc1_weight, saved.fc2_weight);
   ParameterGradient<T> grad_fc1_weight(saved.fc1_weight, needs[6]),
@@ -91,9 +93,9 @@ std::vector<Tensor> sspcab_backward(std::optional<Tensor> grad_out, std::optiona
                                     Tensor x, Tensor y, Tensor mean, Tensor hidden, Tensor gate,
                                     std::vector<Tensor> weights, Tensor fc1_weight,
                                     Tensor fc2_weight, int64_t dilation, bool relu,
-                                    std::vector<bool> needs, bool /*allow_tf32*/,
-                                    int64_t /*config*/) {
-  const Saved saved{x, y, mean, hidden, gate, weights, fc1_weight, fc2_weight, dilation, relu};
+                                    std::vector<bool> needs, bool /*allow_tf32*/, int64_t config) {
+  const Saved saved{x,          y,          mean,     hidden, gate, weights,
+                    fc1_weight, fc2_weight, dilation, config, relu};
   check_arguments(grad_out, saved, needs);
   std::optional<double> loss;
   if (grad_loss) {

@@ -12,8 +12,8 @@ struct RunInput {
   int64_t pixel_stride, block_stride;
   const Tap* taps;
   int64_t tap_count;
-  const T* panel;
-  int64_t panel_taps;  // of a block of the panel
+  const T* panel;  // at a block of filter 0
+  int64_t filter_stride, panel_taps;
   int64_t blocks, channels_of_last;
   int64_t sum_stride;  // from a pixel's sums to the next one's
   bool starts;         // replaces the sums rather than adds to them
@@ -44,7 +44,8 @@ void accumulate_run(const RunInput<T>& in, T* __restrict sums) {
       for (int i = 0; i * shared < Run; ++i) {
         source[i] = block + in.taps[t].offset + i * shared * in.pixel_stride;
       }
-      const T* row = panel + in.taps[t].index * channels * Vectors * lanes;
+      const T* row = panel + in.taps[t].filter * in.filter_stride +
+                     in.taps[t].index * channels * Vectors * lanes;
       const auto step = [&](int64_t c) __attribute__((always_inline)) {
         Vector<T> weight[Vectors];
         for (int v = 0; v < Vectors; ++v) weight[v] = load(row + v * lanes);
@@ -86,4 +87,16 @@ template <class T, int Vectors, int... Index>
 AccumulateRun<T> accumulate_run_of(int64_t run, std::integer_sequence<int, Index...>) {
   static constexpr AccumulateRun<T> table[] = {accumulate_run<T, Index + 1, Vectors>...};
   return table[run - 1];
+}
+
+// body(first, count) for parts that are long enough for the registers and of equal lengths, give or
+// take one.
+template <class Body>
+inline void for_each_part(int64_t count, const Body& body) {
+  int64_t first = 0;
+  for (int64_t parts = divide_up(count, kMaxRun); parts > 0; --parts) {
+    const int64_t part = divide_up(count - first, parts);
+    body(first, part);
+    first += part;
+  }
 }

@@ -84,9 +84,9 @@ void pack_panel_forward(const T* const weights[4], SubKernels kernels, int64_t c
   constexpr int64_t lanes = kLanes<T>;
   const int64_t width = panel_width<T>(channels, tile);
   const int64_t per_corner = kernels.taps_per_corner();
-  for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
-    const int64_t inside = std::min(kBlock, channels - c0);
-    for (int64_t corner = 0; corner < 4; ++corner) {
+  for (int64_t corner = 0; corner < 4; ++corner) {
+    for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
+      const int64_t inside = std::min(kBlock, channels - c0);
       for (int64_t v = 0; v < width; v += lanes) {
         const int64_t out = tile * 2 * lanes + v;
         const T* source = weights[corner] + (out * channels + c0) * per_corner;
@@ -100,14 +100,13 @@ void pack_panel_forward(const T* const weights[4], SubKernels kernels, int64_t c
           transpose<T>(square);
           const int64_t count = std::min(lanes, inside * per_corner - q);
           for (int64_t i = 0; i < count; ++i) {
-            const int64_t c = (q + i) / per_corner,
-                          tap = corner * per_corner + (q + i) % per_corner;
+            const int64_t c = (q + i) / per_corner, tap = (q + i) % per_corner;
             store(panel + (tap * inside + c) * width + v, square[i]);
           }
         });
       }
+      panel += per_corner * inside * width;
     }
-    panel += kernels.taps() * inside * width;
   }
 }
 
@@ -118,18 +117,18 @@ void pack_panel_mirrored(const T* const weights[4], SubKernels kernels, int64_t 
   const int64_t per_corner = kernels.taps_per_corner();
   const int64_t first = tile * 2 * kLanes<T>;
   const int64_t count = std::min(width, channels - first);
-  for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
-    const int64_t inside = std::min(kBlock, channels - c0);
-    for (int64_t tap = 0; tap < kernels.taps(); ++tap) {
-      for (int64_t c = c0; c < c0 + inside; ++c, panel += width) {
-        const T* source =
-            weights[tap / per_corner] + (c * channels + first) * per_corner + tap % per_corner;
-        if (per_corner == 1) {
-          memcpy(panel, source, count * sizeof(T));
-        } else {
-          for (int64_t i = 0; i < count; ++i) panel[i] = source[i * per_corner];
+  for (int64_t corner = 0; corner < 4; ++corner) {
+    for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
+      for (int64_t tap = 0; tap < per_corner; ++tap) {
+        for (int64_t c = c0; c < std::min(c0 + kBlock, channels); ++c, panel += width) {
+          const T* source = weights[corner] + (c * channels + first) * per_corner + tap;
+          if (per_corner == 1) {
+            memcpy(panel, source, count * sizeof(T));
+          } else {
+            for (int64_t i = 0; i < count; ++i) panel[i] = source[i * per_corner];
+          }
+          for (int64_t i = count; i < width; ++i) panel[i] = 0;
         }
-        for (int64_t i = count; i < width; ++i) panel[i] = 0;
       }
     }
   }

@@ -10,6 +10,7 @@ const Kernels<D>& table() {
       (kChunk + kLanes<T>)*2 * kLanes<T>,
       pack<D>,
       pack_panel<T>,
+      transform_panel<T>,
       convolve<D>,
       convolve_input_gradient<D>,
       weight_gradient<D>,

@@ -1,0 +1,135 @@
+// Winograd's minimal filtering F(2 × 2, 2 × 2) for the four corners, with fewer products than taps.
+//
+// Tap (i, j) of the four corners, taken together, is a 2 × 2 filter whose rows and columns lie
+// `apart` from each other. Two outputs of a column, as far apart, read three inputs d of it, the
+// middle one twice, and need three products instead of four:
+//
+//   y0 = d0 g0 + d1 g1 = (d0 - d1) g0 + d1 (g0 + g1)
+//   y1 = d1 g0 + d2 g1 =                d1 (g0 + g1) - (d1 - d2) g1
+//
+// With columns and rows alike, a tile of 2 × 2 outputs takes 9 products for each channel and tap
+// where the formula has 16. An output still depends on nothing but its own inputs.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/kernels.h"
+
+namespace sspcab::cpu {
+
+// The outputs of one axis in pairs; what would lie beyond the image is computed for nothing.
+struct Pairs {
+  int64_t size, apart;
+
+  int64_t count() const { return size / (2 * apart) * apart + std::min(size % (2 * apart), apart); }
+  // The first output of a pair; the second lies `apart` further.
+  int64_t first(int64_t pair) const { return pair / apart * 2 * apart + pair % apart; }
+};
+
+// Tiles that are worked off together: pairs of rows × pairs of columns, which begin at a multiple
+// of `apart`.
+struct Tiles {
+  Rows rows, columns;
+
+  int64_t count() const { return rows.count() * columns.count(); }
+};
+
+class Winograd {
+ public:
+  Winograd(const Sample& s, SubKernels sub_kernels)
+      : sample_(s),
+        sub_kernels_(sub_kernels),
+        rows_{s.height, sub_kernels.apart()},
+        columns_{s.width, sub_kernels.apart()} {}
+
+  const Pairs& rows() const { return rows_; }
+  const Pairs& columns() const { return columns_; }
+  int64_t apart() const { return rows_.apart; }
+
+  // Whether it takes less time than all taps that lie inside the image. Costs are in products of
+  // one input and one output channel.
+  bool pays(int64_t samples) const {
+    const double n = static_cast<double>(samples);
+    const double taps = n * taps_inside(sample_.height) * taps_inside(sample_.width);
+    const double products =
+        n * kComponents * sub_kernels_.taps_per_corner() * rows_.count() * columns_.count();
+    const double images = kImageCost * taps / sample_.channels;
+    const double filters = kFilterCost * sub_kernels_.taps_per_corner();
+    return products + images + filters < taps;
+  }
+
+  // body(tiles) for chunks of the pairs of rows given.
+  template <class Body>
+  void for_each_chunk(Rows rows, const Body& body) const {
+    const Tiles all = largest_chunk();
+    for (int64_t row = rows.first; row < rows.last; row += all.rows.last) {
+      for (int64_t column = 0; column < columns_.count(); column += all.columns.last) {
+        body(Tiles{{row, std::min(row + all.rows.last, rows.last)},
+                   {column, std::min(column + all.columns.last, columns_.count())}});
+      }
+    }
+  }
+
+  // Transformed inputs lie in parts of a few blocks of channels, [component][part][tile][tap of a
+  // corner][channel]: what products are added up from in one go stays together.
+  int64_t blocks_of_part() const {
+    return std::max<int64_t>(1, kProductsOfPart / (kBlock * sub_kernels_.taps_per_corner()));
+  }
+  int64_t parts() const { return divide_up(sample_.blocks(), blocks_of_part()); }
+  // Padded, lest neighbouring tiles meet in the same places of the cache.
+  int64_t tile_stride() const {
+    return (blocks_of_part() * sub_kernels_.taps_per_corner() + 1) * kBlock;
+  }
+  int64_t component_stride(const Tiles& tiles) const {
+    return parts() * tiles.count() * tile_stride();
+  }
+  // Outputs of a chunk's row of pairs.
+  int64_t row_outputs(const Tiles& tiles) const {
+    return divide_up(tiles.columns.count(), apart()) * 2 * apart();
+  }
+
+  // What a convolution keeps of a chunk, in elements: outputs of a pair of rows, inputs, and
+  // products, of tiles of `tile` output channels.
+  int64_t outputs(int64_t tile) const { return (2 * row_outputs(largest_chunk()) + tile) * tile; }
+  int64_t inputs() const { return kComponents * component_stride(largest_chunk()); }
+  int64_t products(int64_t tile) const { return kComponents * largest_chunk().count() * tile; }
+  // How many tiles of output channels are multiplied with a part before the next part.
+  int64_t tiles_at_once(int64_t element_bytes) const {
+    return inputs() * element_bytes > kCachedBytes ? kTilesAtOnce : 1;
+  }
+  int64_t scratch(int64_t tile, int64_t element_bytes) const {
+    return outputs(tile) + inputs() + tiles_at_once(element_bytes) * products(tile);
+  }
+
+ private:
+  static constexpr int64_t kTilesOfChunk = 64;
+  static constexpr int64_t kProductsOfPart = 64;  // added one after another
+  static constexpr int64_t kCachedBytes = 384 << 10;
+  static constexpr int64_t kTilesAtOnce = 8;
+  // Measured with AVX2: what transforming images costs for each tap of a pixel and channel, and
+  // what it costs to write and read five more filters.
+  static constexpr double kImageCost = 14, kFilterCost = 256;
+  static constexpr int64_t kLeastChannels = 16;
+  static constexpr double kMostProducts = 0.8;
+
+  Tiles largest_chunk() const {
+    const int64_t columns = columns_.count();
+    if (columns <= kTilesOfChunk) return {{0, kTilesOfChunk / columns}, {0, columns}};
+    const int64_t parts = divide_up(columns, kTilesOfChunk);
+    return {{0, 1}, {0, divide_up(divide_up(columns, apart()), parts) * apart()}};
+  }
+
+  int64_t taps_inside(int64_t size) const {
+    int64_t count = 0;
+    for (int64_t i = 0; i < sub_kernels_.kernel_dim; ++i) {
+      count += 2 * std::max<int64_t>(0, size - (sub_kernels_.dilation + 1 + i));
+    }
+    return count;
+  }
+
+  Sample sample_;
+  SubKernels sub_kernels_;
+  Pairs rows_, columns_;
+};
+
+}  // namespace sspcab::cpu

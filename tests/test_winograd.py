@@ -1,0 +1,133 @@
+"""Winograd's filtering on the CPU, forced on every case, against the truth and the direct way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sspcab_cuda import ops, reference
+
+from .cases import (
+    CASES,
+    DTYPES,
+    LAYOUTS,
+    NAMES,
+    Case,
+    arguments,
+    convolution,
+    double,
+    forward_backward,
+    leaves,
+    output_gradients,
+)
+from .tolerances import assert_accurate, assert_equal
+
+DIRECT, WINOGRAD = 0, 1
+
+CASES = (
+    *CASES,
+    Case(2, 20, 17, 27, 1, 0, 4),
+    Case(1, 16, 8, 300, 1, 0),  # more tiles in a row than are worked off together
+    Case(1, 144, 16, 16),  # several tiles of output channels at once
+    Case(1, 17, 20, 30, 2, 1),
+    Case(1, 16, 16, 16, 3, 0),
+)
+SEEDS = 8
+BAD = (torch.nan, torch.inf, -torch.inf)
+
+
+def results(tensors: list[Tensor], case: Case, config: int, seed: int = 0) -> dict[str, Tensor]:
+    """As forward_backward, with the way forced."""
+    inputs = leaves(tensors)
+    grads = output_gradients(case, tensors[0].dtype, seed=seed + SEEDS)
+    out, loss = ops.sspcab(*inputs, case.dilation, True, True, False, config)[:2]
+    gradients = torch.autograd.grad([out, loss], inputs, grads)
+    names = [f"grad_{name}" for name in NAMES]
+    return {"out": out.detach(), "loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_accuracy(case: Case, dtype: torch.dtype, layout: str) -> None:
+    runs = []
+    for seed in range(SEEDS if dtype == torch.float32 else 1):
+        tensors = arguments(case, dtype, seed=seed)
+        tensors[0] = LAYOUTS[layout](tensors[0])
+        grads = output_gradients(case, dtype, seed=seed + SEEDS)
+        ours = results(tensors, case, WINOGRAD, seed)
+        eager = forward_backward(reference, tensors, case.dilation, *grads)
+        truth = forward_backward(reference, double(tensors), case.dilation, *double(grads))
+        runs.append((ours, eager, truth))
+    assert_accurate(dtype, runs)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("where", ["x", "weight2", "bias3", "grad_y"])
+def test_what_is_not_finite(where: str, bad: float, layout: str) -> None:
+    """Differences of infinities are NaN, but not in the results."""
+    case = Case(2, 18, 17, 24, 1, 1, 3)
+    tensors, (grad_y, _) = arguments(case), output_gradients(case, torch.float32)
+    tensors[0] = LAYOUTS[layout](tensors[0])
+    target = grad_y if where == "grad_y" else tensors[NAMES.index(where)]
+    # not at the border: 0 times infinity, beyond it, is nothing or NaN, as comes
+    image = target.shape == case.shape
+    target[(0, 0, case.height // 2, case.width // 2) if image else (0,) * target.dim()] = bad
+    for activation in ("relu", "none"):
+        inputs = leaves(tensors[:9])
+        y = ops.masked_conv2d(*inputs, case.dilation, activation == "relu", False, WINOGRAD)
+        expected = convolution(reference, inputs, case.dilation, activation)
+        ours = [y, *torch.autograd.grad(y, inputs, grad_y)]
+        theirs = [expected, *torch.autograd.grad(expected, inputs, grad_y)]
+        if where == "weight2":  # at the border again
+            ours, theirs = [y[..., 2:-2, 2:-2]], [expected[..., 2:-2, 2:-2]]
+        for name, a, b in zip(["y", *NAMES], ours, theirs, strict=False):
+            for kind in (Tensor.isnan, Tensor.isposinf, Tensor.isneginf):
+                assert torch.equal(kind(a), kind(b)), name
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_an_output_depends_on_its_own_inputs_alone(layout: str) -> None:
+    """Bit for bit: the differences reach no further than the formula."""
+    case = Case(1, 16, 17, 19, 2, 1)
+    x, *rest = arguments(case)[:9]
+    x = LAYOUTS[layout](x)
+    y = ops.masked_conv2d(x, *rest, case.dilation, False, False, WINOGRAD)
+    near, far = case.dilation + 1, case.dilation + case.kernel_dim
+    for row, column in [(0, 0), (8, 9), (4, 16), (16, 18)]:
+        changed = x.clone()
+        changed[..., row, column] += 1
+        other = ops.masked_conv2d(changed, *rest, case.dilation, False, False, WINOGRAD)
+        rows = (torch.arange(case.height) - row).abs()[:, None]
+        columns = (torch.arange(case.width) - column).abs()[None]
+        corners = (near <= rows) & (rows <= far) & (near <= columns) & (columns <= far)
+        assert_equal((other != y).any(1)[0], corners)
+
+
+def test_choice() -> None:
+    """Large images with many channels, where fewer products outweigh the transformations."""
+    for case, expected in [
+        (Case(1, 64, 40, 40), WINOGRAD),
+        (Case(1, 64, 40, 40, 2, 0), WINOGRAD),
+        (Case(1, 16, 40, 40), DIRECT),
+        (Case(1, 64, 12, 12), DIRECT),
+        (Case(1, 256, 16, 16), DIRECT),
+        (Case(2, 256, 16, 16), WINOGRAD),
+    ]:
+        tensors = arguments(case)[:9]
+        way = {
+            config: ops.masked_conv2d(*tensors, case.dilation, True, False, config)
+            for config in (-1, DIRECT, WINOGRAD)
+        }
+        assert not torch.equal(way[DIRECT], way[WINOGRAD])
+        assert_equal(way[-1], way[expected])
+
+
+@pytest.mark.parametrize("config", [-2, 2])
+def test_unknown_config(config: int) -> None:
+    case = Case(1, 4, 5, 6)
+    text = rf"config must be -1 \(automatic\), 0 \(direct\) or 1 \(Winograd\); got {config}$"
+    with pytest.raises(RuntimeError, match=text):
+        ops.masked_conv2d(*arguments(case)[:9], case.dilation, True, False, config)
