@@ -8,29 +8,30 @@ namespace sspcab::cuda {
 constexpr int kExcitationThreads = 1024;
 
 // finish(row, Σ over columns of matrix[row][column] · vector[column]). A warp has Rows rows at a
-// time: its threads read neighbouring elements, and several loads are under way.
+// time: its threads read neighbouring elements, several loads are under way, and neighbouring
+// threads finish neighbouring rows.
 template <int Rows, class P, class W, class Finish>
 __device__ void multiply(const P* matrix, const W* vector, int64_t rows, int64_t columns,
                          Finish&& finish) {
   constexpr int warps = kExcitationThreads / 32;
   const int lane = threadIdx.x % 32;
-  for (int64_t row = threadIdx.x / 32; row < rows; row += warps * Rows) {
+  for (int64_t row = threadIdx.x / 32 * Rows; row < rows; row += warps * Rows) {
     W sum[Rows] = {};
-#pragma unroll 4
+#pragma unroll(8 / Rows)
     for (int64_t column = lane; column < columns; column += 32) {
       const W factor = vector[column];
 #pragma unroll
       for (int i = 0; i < Rows; ++i) {
-        if (row + i * warps < rows) {
-          sum[i] += widen(matrix[(row + i * warps) * columns + column]) * factor;
-        }
+        if (row + i < rows) sum[i] += widen(matrix[(row + i) * columns + column]) * factor;
       }
     }
+    W own = 0;
 #pragma unroll
     for (int i = 0; i < Rows; ++i) {
       sum[i] = add_lanes(sum[i], 32);
-      if (lane == 0 && row + i * warps < rows) finish(row + i * warps, sum[i]);
+      if (lane == i) own = sum[i];
     }
+    if (lane < Rows && row + lane < rows) finish(row + lane, own);
   }
 }
 
