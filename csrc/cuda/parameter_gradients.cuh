@@ -23,7 +23,7 @@ template <int V, class W, class P>
 __device__ void add_splits(const W* sums, int64_t splits, int64_t split_stride, int count, P* to) {
   for (int i = threadIdx.x * V; i < count; i += kWeightThreads * V) {
     Vector<W, V> sum = repeated<V>(W(0));
-#pragma unroll 8
+#pragma unroll 4
     for (int64_t split = 0; split < splits; ++split) {
       const Vector<W, V> term = load<V>(sums + split * split_stride + i);
       for (int j = 0; j < V; ++j) sum[j] += term[j];
