@@ -41,9 +41,10 @@ struct Walk {
   int64_t first, stride;     // offsets in the image
   int64_t steps;
   int64_t channels;  // of the image
+  int lanes;
 
-  __device__ explicit Walk(const Partition& p) : channels(p.image.channels) {
-    const int lane = threadIdx.x % p.lanes, row = threadIdx.x / p.lanes;
+  __device__ explicit Walk(const Partition& p) : channels(p.image.channels), lanes(p.lanes) {
+    const int lane = threadIdx.x % lanes, row = threadIdx.x / lanes;
     const int64_t sample_part = blockIdx.x / p.channel_blocks;
     const int64_t channel_block = blockIdx.x - sample_part * p.channel_blocks;
     n = sample_part / p.parts;
@@ -51,14 +52,14 @@ struct Walk {
     const int64_t pixels = p.image.pixels(), begin = part * p.tile;
     const int64_t count = (begin + p.tile < pixels ? begin + p.tile : pixels) - begin;
     if constexpr (ChannelsLast) {
-      channel = (channel_block * p.lanes + lane) * V;
+      channel = (channel_block * lanes + lane) * V;
       first = (n * pixels + begin + row) * channels + channel;
       stride = p.rows * channels;
       steps = row < p.rows ? (count - row + p.rows - 1) / p.rows : 0;
     } else {
       channel = channel_block * p.rows + row;
       first = (n * channels + channel) * pixels + begin + lane * V;
-      stride = p.lanes * V;
+      stride = lanes * V;
       steps = divide_up(count - lane * V, stride);
     }
     if (channel >= channels) steps = 0;
@@ -66,14 +67,32 @@ struct Walk {
 
   __device__ int64_t offset(int64_t step) const { return first + step * stride; }
 
-  // What (N, C) values hold for the elements of one copy.
+  // What (N, C) values hold for the elements of one copy. For all threads of a block.
   template <class W>
   __device__ Vector<W, V> of_channels(const W* values, W otherwise) const {
-    if (values == nullptr || channel >= channels) return repeated<V>(otherwise);
-    if constexpr (ChannelsLast) {
-      return load_wide<V>(values + n * channels + channel);
+    if (values == nullptr) return repeated<V>(otherwise);
+    values += n * channels;
+    if constexpr (!ChannelsLast) {
+      return repeated<V>(channel < channels ? values[channel] : otherwise);
+    } else if constexpr (V * sizeof(W) <= kVectorBytes) {
+      return channel < channels ? load<V>(values + channel) : repeated<V>(otherwise);
     } else {
-      return repeated<V>(values[n * channels + channel]);
+      // Two copies by each thread would move every sector twice, for every row. In shared memory
+      // the parts lie half the banks from each other.
+      constexpr int part = kVector<W>, parts = V / part;
+      static_assert(parts == 2 && kWalkLanes * V <= kWalkThreads);
+      __shared__ alignas(kVectorBytes) W shared[parts][kWalkLanes * part + 16];
+      const int thread = threadIdx.x, lane = thread % lanes;
+      const int64_t other = channel - lane * V + thread;
+      __syncthreads();  // they may still be read from the last time
+      if (thread < lanes * V && other < channels) {
+        shared[thread / part % parts][thread / V * part + thread % part] = values[other];
+      }
+      __syncthreads();
+      if (channel >= channels) return repeated<V>(otherwise);
+      Vector<W, V> all;
+      for (int i = 0; i < V; ++i) all[i] = shared[i / part][lane * part + i % part];
+      return all;
     }
   }
 };
