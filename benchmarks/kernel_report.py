@@ -101,11 +101,9 @@ class Kernel:
 
 
 def shared_bytes(m: int, n: int, wide_bytes: int) -> int:
-    """Dynamic shared memory of a tile: the pipeline and the results take turns in it."""
+    """Dynamic shared memory of a tile: the pipeline and NCHW results take turns in it."""
     pipeline = STAGES * (m + n) * DEPTH_BYTES
-    by_pixel = m * (n + 8) * wide_bytes
-    by_channel = n * (m + 16 // wide_bytes) * wide_bytes
-    return max(pipeline, by_pixel, by_channel)
+    return max(pipeline, n * (m + 16 // wide_bytes) * wide_bytes)
 
 
 def occupancy(arch: str, registers: int, shared: int, threads: int) -> float | None:

@@ -26,13 +26,9 @@ __device__ D masked_gradient(const GradientReader<D>& reader, const GradientInpu
 // With the nearest of the values that tensor cores take as TF32, where they will.
 template <class D, int V>
 __device__ void store_grad_a(D* to, Vector<D, V> grad_a, bool as_tf32) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   if constexpr (std::is_same_v<D, float>) {
-    for (int i = 0; i < V && as_tf32; ++i) {
-      asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(reinterpret_cast<unsigned&>(grad_a[i])));
-    }
+    for (int i = 0; i < V && as_tf32; ++i) grad_a[i] = nearest_tf32(grad_a[i]);
   }
-#endif
   store_global(to, grad_a);
 }
 

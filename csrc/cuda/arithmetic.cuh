@@ -1,6 +1,11 @@
 // What multiplies and adds in the convolutions: an instruction, the layouts of operands in shared
 // memory that it reads without bank conflicts, and the tiles that suit it. A new kind of tensor
 // core is a new struct here. kRows threads share each column of the results; row_of numbers them.
+//
+// An instruction leaves kPair neighbouring columns in a thread. Where operands are deep, the
+// columns of several instructions are interleaved, so that a thread has kTogether<true> neighbours:
+// whole 16-byte pieces of an image, which need no way through shared memory. Neighbours says which
+// of the values of (kPair, instruction) they are.
 #pragma once
 
 #include <cute/tensor.hpp>
@@ -22,35 +27,50 @@ using cute::_0;
 using cute::_1;
 using cute::_2;
 using cute::_4;
+using cute::_8;
 using cute::Int;
 using cute::Layout;
 using cute::Shape;
 using cute::Stride;
 
 // The results of four warps, 2 × 2, of tensor cores.
-template <class W>
 struct WarpTiles {
-  using Pair = cute::conditional_t<sizeof(W) == 4, float2, double2>;
+  static constexpr int kPair = 2;
   static constexpr int kRows = 16;
   static __device__ int row_of(int thread) { return thread / 4 % 16; }
+
+  // The columns of (pair, thread, warp, instruction).
+  template <int together>
+  using Interleaved = Layout<Shape<_2, _4, _2, Int<together / 2>>,
+                             Stride<_1, Int<together>, Int<4 * together>, _2>>;
 };
 
 // Operands lie in shared memory by their own rows ("deep": the summed dimension is contiguous, 64
 // bytes of it a row) or across them ("wide": rows of the summed dimension, each contiguous along m
-// or n). Swizzle<B, M, S> keeps 2^M elements together and spreads rows over the banks.
+// or n). Swizzle<B, M, S> keeps 2^M elements together and spreads rows over the banks: of a deep
+// operand the rows that are read together, which in B are interleaved.
 template <Arithmetic arithmetic, class Element_, class Operand_, class Instruction>
-struct TensorCores16 : WarpTiles<float> {
+struct TensorCores16 : WarpTiles {
   static constexpr Arithmetic kArithmetic = arithmetic;
   using Element = Element_;
   using Operand = Operand_;
-  using Deep = decltype(cute::composition(cute::Swizzle<2, 3, 3>{},
-                                          Layout<Shape<Int<8>, Int<32>>, Stride<Int<32>, _1>>{}));
+  using DeepA = decltype(cute::composition(cute::Swizzle<2, 3, 3>{},
+                                           Layout<Shape<Int<8>, Int<32>>, Stride<Int<32>, _1>>{}));
+  using DeepB = decltype(cute::composition(cute::Swizzle<2, 3, 5>{},
+                                           Layout<Shape<Int<32>, Int<32>>, Stride<Int<32>, _1>>{}));
   using Wide = decltype(cute::composition(cute::Swizzle<3, 3, 3>{},
                                           Layout<Shape<Int<64>, Int<8>>, Stride<_1, Int<64>>>{}));
   using CopyDeep = cute::SM75_U32x4_LDSM_N;
   using CopyWide = cute::SM75_U16x8_LDSM_T;
-  using Mma = cute::TiledMMA<cute::MMA_Atom<Instruction>, Layout<Shape<_2, _2, _1>>,
-                             cute::Tile<Int<32>, Int<32>, Int<16>>>;
+  static constexpr int kBeside = 1;
+  template <bool deep>
+  static constexpr int kTogether = deep ? 8 : 2;
+  template <bool deep>
+  using Neighbours = Layout<Int<kTogether<deep>>>;
+  template <bool deep>
+  using Mma = cute::TiledMMA<
+      cute::MMA_Atom<Instruction>, Layout<Shape<_2, _2, _1>>,
+      cute::Tile<Int<32>, std::conditional_t<deep, Interleaved<8>, Int<32>>, Int<16>>>;
   static constexpr int kChain = 0;
 };
 using HalfTensorCores =
@@ -58,19 +78,33 @@ using HalfTensorCores =
 using BFloat16TensorCores = TensorCores16<Arithmetic::BFloat16, __nv_bfloat16, cutlass::bfloat16_t,
                                           cute::SM80_16x8x16_F32BF16BF16F32_TN>;
 
-struct Tf32TensorCores : WarpTiles<float> {
+struct Tf32TensorCores : WarpTiles {
   static constexpr Arithmetic kArithmetic = Arithmetic::Tf32;
   using Element = float;
   using Operand = cutlass::tfloat32_t;
-  using Deep = decltype(cute::composition(cute::Swizzle<2, 2, 3>{},
-                                          Layout<Shape<Int<8>, Int<16>>, Stride<Int<16>, _1>>{}));
-  // A warp reads 4 rows × 8 neighbours, one word each.
+  using DeepA = decltype(cute::composition(cute::Swizzle<2, 2, 3>{},
+                                           Layout<Shape<Int<8>, Int<16>>, Stride<Int<16>, _1>>{}));
+  using DeepB = decltype(cute::composition(cute::Swizzle<2, 2, 4>{},
+                                           Layout<Shape<Int<16>, Int<16>>, Stride<Int<16>, _1>>{}));
+  // A warp reads 4 rows × 8 neighbours, two words each: of two instructions, whose rows and columns
+  // lie side by side.
   using Wide = decltype(cute::composition(cute::Swizzle<2, 3, 2>{},
                                           Layout<Shape<Int<32>, Int<8>>, Stride<_1, Int<32>>>{}));
   using CopyDeep = cute::SM75_U32x4_LDSM_N;
   using CopyWide = cute::UniversalCopy<Operand>;
-  using Mma = cute::TiledMMA<cute::MMA_Atom<cute::SM80_16x8x8_F32TF32TF32F32_TN>,
-                             Layout<Shape<_2, _2, _1>>, cute::Tile<Int<32>, Int<32>, Int<8>>>;
+  static constexpr int kBeside = 2;
+  using BesideM = Layout<Shape<_8, _2, _2, _2>, Stride<_2, Int<16>, Int<32>, _1>>;
+  using BesideN = Layout<Shape<_8, _2, _2>, Stride<_2, Int<16>, _1>>;
+  template <bool deep>
+  static constexpr int kTogether = 4;
+  template <bool deep>
+  using Neighbours =
+      Layout<Shape<_2, _2>, std::conditional_t<deep, Stride<_1, _2>, Stride<_2, _1>>>;
+  template <bool deep>
+  using Mma =
+      cute::TiledMMA<cute::MMA_Atom<cute::SM80_16x8x8_F32TF32TF32F32_TN>, Layout<Shape<_2, _2, _1>>,
+                     cute::Tile<std::conditional_t<deep, Int<32>, BesideM>,
+                                std::conditional_t<deep, Interleaved<4>, BesideN>, Int<8>>>;
   static constexpr int kChain = 0;
 };
 
@@ -79,30 +113,46 @@ struct CudaCores {
   static constexpr Arithmetic kArithmetic = Arithmetic::Float;
   using Element = float;
   using Operand = float;
-  using Deep = Tf32TensorCores::Deep;
+  using DeepA = Tf32TensorCores::DeepA;
+  using DeepB = DeepA;
   using Wide = Tf32TensorCores::Wide;
   using CopyDeep = cute::UniversalCopy<float>;
   using CopyWide = cute::UniversalCopy<float>;
+  // Whole sectors of four threads: each has two neighbours.
+  template <bool deep>
+  static constexpr int kTogether = 2;
+  template <bool deep>
+  using Neighbours = Layout<_2>;
+  static constexpr int kBeside = 1;
+  template <bool deep>
   using Mma = cute::TiledMMA<cute::MMA_Atom<cute::UniversalFMA<float, float, float, float>>,
-                             Layout<Shape<Int<8>, Int<16>, _1>>>;
+                             Layout<Shape<Int<8>, Int<16>, _1>>,
+                             cute::Tile<Int<8>, Layout<Shape<Int<16>, _2>, Stride<_2, _1>>, _1>>;
   // Products are added up in chains of this many stages, and the chains' sums apart: the error of
   // one long chain would be several times that of PyTorch's convolution.
   static constexpr int kChain = 4;
-  using Pair = float;  // none
+  static constexpr int kPair = 1;
   static constexpr int kRows = 8;
   static __device__ int row_of(int thread) { return thread % 8; }
 };
 
-struct DoubleTensorCores : WarpTiles<double> {
+struct DoubleTensorCores : WarpTiles {
   static constexpr Arithmetic kArithmetic = Arithmetic::Double;
   using Element = double;
   using Operand = double;
-  using Deep = decltype(cute::composition(cute::Swizzle<1, 2, 2>{},
-                                          Layout<Shape<Int<8>, Int<8>>, Stride<Int<8>, _1>>{}));
+  using DeepA = decltype(cute::composition(cute::Swizzle<1, 2, 2>{},
+                                           Layout<Shape<Int<8>, Int<8>>, Stride<Int<8>, _1>>{}));
+  using DeepB = DeepA;
   using Wide = decltype(cute::composition(cute::Swizzle<2, 2, 2>{},
                                           Layout<Shape<Int<16>, Int<8>>, Stride<_1, Int<16>>>{}));
   using CopyDeep = cute::UniversalCopy<double>;
   using CopyWide = cute::UniversalCopy<double>;
+  template <bool deep>
+  static constexpr int kTogether = 2;
+  template <bool deep>
+  using Neighbours = Layout<_2>;
+  static constexpr int kBeside = 1;
+  template <bool deep>
   using Mma =
       cute::TiledMMA<cute::MMA_Atom<cute::SM80_8x8x4_F64F64F64F64_TN>, Layout<Shape<_2, _2, _1>>>;
   static constexpr int kChain = 0;

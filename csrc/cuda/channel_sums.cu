@@ -22,14 +22,13 @@ void channel_sums(Dtype dtype, const Image& image, const void* x, const ChannelS
 
 void gate_gradient(const OutputGradient& gradient, const Packing& packing,
                    const ChannelSums& grad_gate, cudaStream_t stream) {
-  const WeightTiling tiling =
-      WeightTiling::of(gradient.image.channels, packing.weights[0] ? packing.taps_per_corner : 1);
-  const int64_t weight_blocks = packing.weights[0] ? tiling.blocks() : 0;
+  const WeightTransposition weights{gradient.image.channels, packing.taps_per_corner};
+  const int64_t weight_blocks = packing.weights[0] ? weights.blocks() : 0;
   with_layout(gradient.dtype, gradient.image, [&](auto d, auto vector, auto channels_last) {
     const Partition partition = Partition::of(gradient.image, vector);
     launch(gate_gradient_kernel<decltype(d), vector, channels_last>,
            partition.blocks() + weight_blocks, kWalkThreads, 0, stream, partition, grad_gate,
-           gradient, partition.blocks(), packing, tiling);
+           gradient, partition.blocks(), packing);
   });
 }
 

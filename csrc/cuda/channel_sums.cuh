@@ -30,10 +30,9 @@ static_assert(kWalkThreads == kWeightThreads);
 template <class D, int V, bool ChannelsLast>
 __global__ void __launch_bounds__(kWalkThreads, 1)
     gate_gradient_kernel(Partition partition, ChannelSums sums, OutputGradient gradient,
-                         int64_t blocks, const __grid_constant__ Packing packing,
-                         WeightTiling tiling) {
+                         int64_t blocks, const __grid_constant__ Packing packing) {
   using W = Wide<D>;
-  if (blockIdx.x >= blocks) return pack_weights<D>(packing, tiling, blockIdx.x - blocks);
+  if (blockIdx.x >= blocks) return transpose_weights<D>(packing, blockIdx.x - blocks);
   const Walk<V, ChannelsLast> walk(partition);
   const GradientReader<D> reader(gradient, /*reads_y=*/true);
   const Vector<W, V> gate = walk.of_channels(static_cast<const W*>(gradient.gate), W(1));

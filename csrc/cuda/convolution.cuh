@@ -9,10 +9,10 @@
 
 namespace sspcab::cuda {
 
-// A tile of results in shared memory, between the registers of the tensor cores and whole sectors
-// of global memory, where they become T: rows of channels for channels_last, rows of pixels for
-// NCHW. The paddings keep the scattered writes and the reads of 16 bytes free of bank conflicts,
-// and so does the order of 16-bit T: those of a thread come from two places, 16 bytes of each, and
+// A tile of results in shared memory, between the registers of the tensor cores and rows of pixels
+// in global memory, NCHW, where they become T. The padding keeps the scattered writes and the reads
+// of 16 bytes free of bank conflicts, and so do the orders of channels (as instructions have them)
+// and of pixels of 16-bit T: those of a thread come from two places, 16 bytes of each, and
 // neighbouring threads from neighbouring places.
 template <class Loop, class T>
 class ResultTile {
@@ -20,51 +20,39 @@ class ResultTile {
   using W = Wide<T>;
   static constexpr int kPiece = kVector<T>;
 
-  __device__ ResultTile(void* shared, bool channels_last)
-      : data_(static_cast<W*>(shared)), channels_last_(channels_last) {}
+  __device__ explicit ResultTile(void* shared) : data_(static_cast<W*>(shared)) {}
 
   template <class Results>
   __device__ void fill(const Results& results) const {
-    const auto memory = cute::make_smem_ptr(data_);
-    if (channels_last_) {  // two channels of a thread lie side by side
-      const auto to = Loop::part_of(cute::make_tensor(
-          memory, cute::make_layout(Layout<Int<Loop::kM>, Int<kByPixel>>{}, Row<Loop::kN>{})));
-      cute::copy(cute::recast<typename Loop::Cores::Pair>(results),
-                 cute::recast<typename Loop::Cores::Pair>(to));
-    } else {
-      cute::copy(results,
-                 Loop::part_of(cute::make_tensor(
-                     memory, cute::make_layout(Row<Loop::kM>{},
-                                               Layout<Int<Loop::kN>, Int<kByChannel>>{}))));
-    }
+    cute::copy(results, Loop::part_of(cute::make_tensor(cute::make_smem_ptr(data_),
+                                                        cute::make_layout(Pixels{}, Channels{}))));
     __syncthreads();
   }
 
-  // kPiece neighbours, of which `channel` or `pixel` is the first.
+  // kPiece neighbours, of which `pixel` is the first.
   __device__ Vector<W, kPiece> piece(int pixel, int channel) const {
-    const W* from = data_ + (channels_last_ ? pixel * kByPixel + Row<Loop::kN>{}(channel)
-                                            : channel * kByChannel + Row<Loop::kM>{}(pixel));
+    const W* from = data_ + Channels{}(channel) + Pixels{}(pixel);
     if constexpr (!kSplit) return load_wide<kPiece>(from);
     constexpr int half = kPiece / 2;
-    const int apart = Row<Loop::kN>{}(half);
     const auto first = load<half>(from);
-    const auto second = load<half>(from + (channels_last_ ? apart : Row<Loop::kM>{}(half)));
+    const auto second = load<half>(from + Pixels{}(half));
     Vector<W, kPiece> all;
     for (int i = 0; i < half; ++i) all[i] = first[i], all[half + i] = second[i];
     return all;
   }
 
  private:
-  static constexpr int kByPixel = padded_channels(Loop::kTile);
-  static constexpr int kByChannel = padded_pixels(Loop::kTile, sizeof(W));
+  static constexpr int kPitch = padded_pixels(Loop::kTile, sizeof(W));
   static constexpr bool kSplit = kPiece * sizeof(W) > 16;
-  template <int length>
-  using Row = std::conditional_t<
-      kSplit, Layout<Shape<_4, _2, Int<length / 8>>, Stride<_1, Int<length / 2 + 4>, _4>>,
-      Layout<Int<length>, _1>>;
+  using Pixels = std::conditional_t<
+      kSplit, Layout<Shape<_4, _2, Int<Loop::kM / 8>>, Stride<_1, Int<Loop::kM / 2 + 4>, _4>>,
+      Layout<Int<Loop::kM>, _1>>;
+  static constexpr int kTogether = Loop::kTogether;
+  using Channels =
+      Layout<Shape<_2, Int<kTogether / 2>, _4, Int<Loop::kN / 4 / kTogether>>,
+             Stride<Int<kPitch>, Int<8 * kPitch>, Int<2 * kPitch>, Int<4 * kTogether * kPitch>>>;
 
   W* data_;
-  bool channels_last_;
 };
 
 // Where a tile lies: its first pixel and channel, its pixels inside the image, and the sample of
@@ -98,43 +86,83 @@ struct TileOrigin {
   }
 };
 
-// body(offset, pixel of the tile, channel, piece) for every piece of the tile inside the image, in
-// the image's layout: 16 bytes where they lie together in memory, otherwise single elements.
-template <class Loop, class T, class Body>
-__device__ void for_each_piece(const ResultTile<Loop, T>& results, const Image& image,
-                               const TileOrigin& origin, const Body& body) {
-  constexpr int count = kVector<T>;
-  const int channels = static_cast<int>(image.channels);
-  if (image.channels_last) {  // a thread has the same channels of every few pixels
-    constexpr int rows = kThreads * count / Loop::kN;
-    const int column = threadIdx.x % (Loop::kN / count) * count;
-    const int first = threadIdx.x / (Loop::kN / count), channel = origin.channel + column;
-    if (channel >= channels) return;
-    const int left = origin.pixels - first;
-    int64_t offset = (origin.pixel + first) * channels + channel;
+// Of some neighbours in a tile.
+struct PiecePlace {
+  int64_t offset;      // in the image
+  int pixel, channel;  // of the tile; of the image
+  int group;           // of a thread's channels
+  bool same_sample;    // as the last piece of this group
+};
+
+// body(place, piece) for the neighbouring channels that the thread has, of an image in
+// channels_last. A thread's pixels ascend where operands are deep; each has the same groups of
+// channels. `whole`: all of the tile lies inside one sample.
+template <class Loop, bool whole, class Results, class Body>
+__device__ void for_each_in_registers(const Results& results, int channels,
+                                      const TileOrigin& origin, const Body& body) {
+  constexpr int pair = Loop::Cores::kPair, together = Loop::kTogether;
+  constexpr int halves = cute::size<0>(Results{}) / pair;
+  const auto places =
+      Loop::part_of(cute::make_identity_tensor(Shape<Int<Loop::kM>, Int<Loop::kN>>{}));
+  const int column = cute::get<1>(places(0));
+  int last = 0;
+  int64_t offset = origin.pixel * channels + origin.channel + column;
+  CUTE_UNROLL
+  for (int m = 0; m < cute::size<1>(results) * halves; ++m) {
+    const int value = m % halves * pair;
+    const int pixel = cute::get<0>(places(value, m / halves, 0));
+    offset += static_cast<int64_t>(pixel - last) * channels;
+    last = pixel;
+    if (!whole && pixel >= origin.pixels) continue;
     CUTE_UNROLL
-    for (int i = 0; i < Loop::kM / rows; ++i) {
-      if (i * rows >= left) return;
-      body(offset, first + i * rows, channel, results.piece(first + i * rows, column));
-      offset += rows * channels;
+    for (int group = 0; group < Loop::kGroups; ++group) {
+      const int n = group * together / pair, added = cute::get<1>(places(0, 0, n)) - column;
+      const int channel = origin.channel + column + added;
+      if (!whole && channel >= channels) break;
+      Vector<typename Results::value_type, together> piece;
+      for (int i = 0; i < together; ++i) {
+        const int of_group = typename Loop::Neighbours{}(i);
+        piece[i] = results(value + of_group % pair, m / halves, n + of_group / pair);
+      }
+      body({offset + added, pixel, channel, group, whole && m > 0}, piece);
+    }
+  }
+}
+
+// body(place, piece) for every piece of the tile inside the image, in the image's layout:
+// neighbours in memory where they lie together, otherwise single elements.
+template <class Loop, class T, class Results, class Body>
+__device__ void for_each_piece(const Results& results, void* shared, const Image& image,
+                               const TileOrigin& origin, const Body& body) {
+  const int channels = static_cast<int>(image.channels);
+  if (image.channels_last) {
+    if (origin.pixels == Loop::kM && origin.end_of(origin.sample) >= Loop::kM &&
+        origin.channel + Loop::kN <= channels) {
+      for_each_in_registers<Loop, true>(results, channels, origin, body);
+    } else {
+      for_each_in_registers<Loop, false>(results, channels, origin, body);
     }
     return;
   }
+  const ResultTile<Loop, T> tile(shared);
+  tile.fill(results);
+  constexpr int count = kVector<T>;
   const bool together = image.pixels() % count == 0;
   for (int i = threadIdx.x; i < Loop::kM * Loop::kN / count; i += kThreads) {
     const int row = i / (Loop::kM / count), column = i % (Loop::kM / count) * count;
     const int channel = origin.channel + row;
     if (channel >= channels) return;
-    const auto offset = [&](int pixel) {
-      return (origin.sample_of(pixel) * (channels - 1) + channel) * image.pixels() + origin.pixel +
-             pixel;
+    const auto place = [&](int pixel) {
+      const int64_t offset = (origin.sample_of(pixel) * (channels - 1) + channel) * image.pixels() +
+                             origin.pixel + pixel;
+      return PiecePlace{offset, pixel, channel, 0, false};
     };
-    const auto piece = results.piece(column, row);
+    const auto piece = tile.piece(column, row);
     if (together && column < origin.pixels) {
-      body(offset(column), column, channel, piece);
+      body(place(column), piece);
     } else {
       for (int j = 0; j < count && column + j < origin.pixels; ++j) {
-        body(offset(column + j), column + j, channel, Vector<Wide<T>, 1>{{piece[j]}});
+        body(place(column + j), Vector<Wide<T>, 1>{{piece[j]}});
       }
     }
   }
@@ -146,7 +174,7 @@ template <class Loop, class Results, class W>
 __device__ void sum_channels(const Results& results, const TileOrigin& origin, int channels,
                              void* shared, W* sums) {
   using Cores = typename Loop::Cores;
-  constexpr int pitch = padded_channels(Loop::kTile);
+  constexpr int pitch = Loop::kN + 4;  // rows of a warp begin in other banks
   W* partial = static_cast<W*>(shared);
   using ByChannel = Layout<Shape<Int<Loop::kM>, Int<Loop::kN>>, Stride<_0, _1>>;
   auto to = Loop::part_of(cute::make_tensor(
@@ -157,14 +185,17 @@ __device__ void sum_channels(const Results& results, const TileOrigin& origin, i
   for (int first = 0; first < origin.pixels; ++slot) {
     const int last = min(origin.end_of(origin.sample_of(first)), origin.pixels);
     auto totals = cute::make_tensor<W>(cute::make_layout_like(to.layout()));
-    cute::clear(totals);
+    cute::fill(totals, -W(0));  // to which adding is nothing to do
     const bool whole = first == 0 && last == Loop::kM;
     CUTE_UNROLL
     for (int i = 0; i < cute::size(results); ++i) {
       const int pixel = cute::get<0>(places(i));
       if (whole || (pixel >= first && pixel < last)) totals(i) += results(i);
     }
-    cute::copy(cute::filter(totals), cute::filter(to));
+    CUTE_UNROLL
+    for (int i = 0; i < cute::size(cute::filter(to)); ++i) {
+      cute::filter(to)(i) = cute::filter(totals)(i);
+    }
     __syncthreads();
     const int channel = origin.channel + threadIdx.x;
     if (threadIdx.x < Loop::kN && channel < channels) {
@@ -189,8 +220,7 @@ __device__ Wide<P> sum_biases(const void* const (&bias)[4], int channel) {
 
 // (A) A block owns kM neighbouring pixels, through all samples, and kN output channels. The sums
 // over taps and input channels begin with the bias; ReLU and the channels' sums follow in
-// registers. The tile goes through shared memory, from where it is rounded and written in 16-byte
-// pieces.
+// registers, from where results are rounded and written. NCHW takes a way through shared memory.
 template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(Geometry g, Filters<typename Loop::Element> filters, Image image,
@@ -200,7 +230,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using W = Wide<D>;
   extern __shared__ __align__(128) unsigned char shared[];
   const TileOrigin origin(image, Loop::kM, Loop::kN);
-  __shared__ W bias[Loop::kN];  // of the tile's channels
+  __shared__ alignas(kVectorBytes) W bias[Loop::kN];  // of the tile's channels
   static_assert(Loop::kN <= kThreads);
   if (threadIdx.x < Loop::kN) {
     const int c = origin.channel + threadIdx.x;
@@ -212,18 +242,18 @@ __global__ void __launch_bounds__(kThreads, 1)
     bias[threadIdx.x] = sum;
   }
   __syncthreads();
-  auto sums = Loop::zeros();
   const auto biases = Loop::part_of(cute::make_tensor(
       cute::make_smem_ptr(bias), Layout<Shape<Int<Loop::kM>, Int<Loop::kN>>, Stride<_0, _1>>{}));
+  auto start = cute::make_tensor<W>(cute::make_layout_like(biases.layout()));
   CUTE_UNROLL
-  for (int i = 0; i < cute::size(sums); ++i) sums(i) = biases(i);
+  for (int i = 0; i < cute::size(start); ++i) start(i) = biases(i);
 
   MovedPixels<Loop> pixels(g, static_cast<const D*>(forward.x), origin.pixel, origin.within_sample,
                            origin.pixels, 1, Loop::shared_a(shared));
   FilterRows<Loop> rows(g, filters, origin.channel, Loop::shared_b(shared));
-  TapsAndChannels<Loop, FilterRows<Loop>> operands(g, pixels, rows);
+  TapsAndChannels<Loop> operands(g, pixels, rows);
   const int steps = static_cast<int>(g.sub_kernels.taps() * divide_up(g.channels, Loop::kDepth));
-  Loop::run(operands, steps, shared, sums);
+  auto sums = Loop::run(operands, steps, shared, start);
 
   if (forward.relu) {
     const cutlass::maximum<W, true> keeps_nan;
@@ -233,12 +263,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (forward.sums) {
     sum_channels<Loop>(sums, origin, g.channels, shared, static_cast<W*>(forward.sums));
   }
-  const ResultTile<Loop, D> results(shared, image.channels_last);
-  results.fill(sums);
   D* y = static_cast<D*>(forward.y);
-  for_each_piece(results, image, origin, [&](int64_t offset, int, int, const auto& piece) {
-    store_global(y + offset, narrowed<D>(piece));
-  });
+  for_each_piece<Loop, D>(sums, shared, image, origin,
+                          [&](const PiecePlace& at, const auto& piece) {
+                            store_global(y + at.offset, narrowed<D>(piece));
+                          });
 #endif
 }
 
@@ -255,13 +284,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const TileOrigin origin(image, Loop::kM, Loop::kN);
   MovedPixels<Loop> pixels(g, static_cast<const D*>(gradient.grad_a), origin.pixel,
                            origin.within_sample, origin.pixels, -1, Loop::shared_a(shared));
-  FilterColumns<Loop> columns(g, filters, origin.channel, Loop::shared_b(shared));
-  TapsAndChannels<Loop, FilterColumns<Loop>> operands(g, pixels, columns);
+  FilterRows<Loop> rows(g, filters, origin.channel, Loop::shared_b(shared));
+  TapsAndChannels<Loop> operands(g, pixels, rows);
   const int steps = static_cast<int>(g.sub_kernels.taps() * divide_up(g.channels, Loop::kDepth));
-  auto sums = Loop::zeros();
-  Loop::run(operands, steps, shared, sums);
-  const ResultTile<Loop, D> results(shared, image.channels_last);
-  results.fill(sums);
+  const auto sums = Loop::run(operands, steps, shared, Loop::zeros());
 
   const D* y = static_cast<const D*>(gradient.gradient.y);
   const D* x = static_cast<const D*>(gradient.gradient.x);
@@ -269,48 +295,54 @@ __global__ void __launch_bounds__(kThreads, 1)
   const W* grad_loss = static_cast<const W*>(gradient.gradient.grad_loss);
   D* grad_x = static_cast<D*>(gradient.grad_x);
   if (!grad_loss) {
-    return for_each_piece(results, image, origin, [&](int64_t offset, int, int, const auto& piece) {
-      store_global(grad_x + offset, narrowed<D>(piece));
-    });
+    return for_each_piece<Loop, D>(sums, shared, image, origin,
+                                   [&](const PiecePlace& at, const auto& piece) {
+                                     store_global(grad_x + at.offset, narrowed<D>(piece));
+                                   });
   }
   const W factor = *grad_loss * 2 / static_cast<W>(image.numel());
-  int known = 0;  // pixels up to here have these:
-  Vector<W, kVector<D>> gates;
-  for_each_piece(results, image, origin,
-                 [&](int64_t offset, int pixel, int channel, const auto& piece) {
-                   constexpr int count = sizeof(piece) / sizeof(W);
-                   const auto y_piece = load<count>(y + offset), x_piece = load<count>(x + offset);
-                   if (pixel >= known) {
-                     const int64_t sample = origin.sample_of(pixel);
-                     const W* of_sample = gate + sample * image.channels + channel;
-                     if (image.channels_last) {
-                       known = origin.end_of(sample);
-                       gates = load_wide<kVector<D>>(of_sample);
-                     } else {
-                       gates = repeated<kVector<D>>(*of_sample);
-                     }
-                     for (int i = 0; i < kVector<D>; ++i) gates[i] *= -factor;
-                   }
-                   Vector<W, count> sum;
-                   for (int i = 0; i < count; ++i) {
-                     const W direct = widen(x_piece[i]) * factor + piece[i];
-                     sum[i] = widen(y_piece[i]) * gates[i] + direct;
-                   }
-                   store_global(grad_x + offset, narrowed<D>(sum));
-                 });
+  int known[Loop::kGroups] = {};  // pixels up to here have these:
+  Vector<W, Loop::kTogether> gates[Loop::kGroups];
+  for_each_piece<Loop, D>(sums, shared, image, origin,
+                          [&](const PiecePlace& at, const auto& piece) {
+                            constexpr int count = sizeof(piece) / sizeof(W);
+                            const auto y_piece = widened(load<count>(y + at.offset));
+                            const auto x_piece = widened(load<count>(x + at.offset));
+                            auto& of_group = gates[at.group];
+                            if (!at.same_sample && at.pixel >= known[at.group]) {
+                              const int64_t sample = origin.sample_of(at.pixel);
+                              const W* of_sample = gate + sample * image.channels + at.channel;
+                              if (image.channels_last) {
+                                known[at.group] = origin.end_of(sample);
+                                of_group = load_wide<Loop::kTogether>(of_sample);
+                              } else {
+                                of_group = repeated<Loop::kTogether>(*of_sample);
+                              }
+                              for (int i = 0; i < Loop::kTogether; ++i) of_group[i] *= -factor;
+                            }
+                            Vector<W, count> sum;
+                            for (int i = 0; i < count; ++i) {
+                              const W direct = fma(x_piece[i], factor, piece[i]);
+                              sum[i] = fma(y_piece[i], of_group[i % Loop::kTogether], direct);
+                            }
+                            store_global(grad_x + at.offset, narrowed<D>(sum));
+                          });
 #endif
 }
 
-// The steps of each split; the first `left` of them have one more.
-struct SplitSteps {
+// What the blocks share: the steps of each split, of which the first `left` have one more; and the
+// corners that are needed.
+struct WeightShares {
   int64_t of_each, left;
+  int corners, corner[4];
 };
 
 // (backward 5) A block owns kM output × kN input channels of one tap, and one split of the pixels;
 // it sums over them and leaves the tile for parameter_gradients to add up.
 template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
-    weight_gradient_kernel(Geometry g, WeightGradient gradient, SplitSteps steps) {
+    weight_gradient_kernel(Geometry g, WeightGradient gradient,
+                           const __grid_constant__ WeightShares shares) {
 #if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
@@ -326,31 +358,24 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int per_corner = static_cast<int>(g.sub_kernels.taps_per_corner());
   const int of_corner = rest % per_corner, k = static_cast<int>(g.sub_kernels.kernel_dim);
   rest /= per_corner;
-  int corners = 0, corner = 0;
-  for (int i = 0; i < 4; ++i) corners += gradient.needs[i];
-  const int split = rest / corners;
-  for (int i = 0, wanted = rest - split * corners; i < 4; ++i) {
-    if (gradient.needs[i] && wanted-- == 0) corner = i;
-  }
+  const int split = rest / shares.corners;
+  const int corner = shares.corner[rest - split * shares.corners];
   const Tap tap{corner, of_corner / k, of_corner % k};
 
-  const int64_t begin = split * steps.of_each + min(static_cast<int64_t>(split), steps.left);
-  const int64_t end = begin + steps.of_each + (split < steps.left);
+  const int64_t begin = split * shares.of_each + min(static_cast<int64_t>(split), shares.left);
+  const int64_t end = begin + shares.of_each + (split < shares.left);
   PixelsOfTap<Loop> operands(g, static_cast<const D*>(gradient.grad_a),
                              static_cast<const D*>(gradient.x), begin * Loop::kDepth,
                              end * Loop::kDepth, first_m, first_n, tap, shared);
-  auto sums = Loop::zeros();
-  Loop::run(operands, static_cast<int>(end - begin), shared, sums);
-  const ResultTile<Loop, W> results(shared, true);
-  results.fill(sums);
+  const auto sums = Loop::run(operands, static_cast<int>(end - begin), shared, Loop::zeros());
 
   W* to = static_cast<W*>(gradient.sums) +
           ((static_cast<int64_t>(split) * 4 + corner) * per_corner + of_corner) * g.channels *
               g.channels;
   const Image matrix{1, g.channels, g.channels, 1, true};
-  for_each_piece(
-      results, matrix, TileOrigin(g.channels, first_m, first_n, Loop::kM),
-      [&](int64_t offset, int, int, const auto& piece) { store_global(to + offset, piece); });
+  for_each_piece<Loop, W>(
+      sums, shared, matrix, TileOrigin(g.channels, first_m, first_n, Loop::kM),
+      [&](const PiecePlace& at, const auto& piece) { store(to + at.offset, piece); });
 #endif
 }
 

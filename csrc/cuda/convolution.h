@@ -42,15 +42,12 @@ constexpr TileShape tile_shape(Arithmetic arithmetic, int config) {
   return kTiles[static_cast<int>(arithmetic)][config];
 }
 
-// The results' tile lies in shared memory in rows of channels or in rows of pixels (see
-// ResultTile); these are the rows' lengths, padded.
-constexpr int padded_channels(TileShape tile) { return tile.n + 8; }
+// The results' tile of an NCHW image lies in shared memory in rows of pixels (see ResultTile); this
+// is a row's length, padded.
 constexpr int padded_pixels(TileShape tile, int bytes) { return tile.m + 16 / bytes; }
 constexpr int shared_bytes(TileShape tile, int wide_bytes) {
   const int pipeline = kStages * (tile.m + tile.n) * kDepthBytes;
-  const int by_pixel = tile.m * padded_channels(tile) * wide_bytes;
-  const int by_channel = tile.n * padded_pixels(tile, wide_bytes) * wide_bytes;
-  const int results = by_pixel > by_channel ? by_pixel : by_channel;
+  const int results = tile.n * padded_pixels(tile, wide_bytes) * wide_bytes;
   return pipeline > results ? pipeline : results;
 }
 
@@ -69,7 +66,8 @@ struct LaunchPlan {
   int64_t splits;  // of the summed pixels; 1 but for gradients of weights
 };
 
-// Images are D (N, H, W, C); filters D (C, C), `tap_stride` elements from tap to tap of a corner.
+// Images are D (N, H, W, C); filters D (C, C), `tap_stride` elements from tap to tap of a corner:
+// (o, c), or (c, o) for the gradient of x, for TF32 rounded to it.
 struct Convolution {
   Arithmetic arithmetic;
   Image image;  // channels_last tells the layout of y, out and grad_x
@@ -79,7 +77,8 @@ struct Convolution {
   int64_t tap_stride;
 };
 
-// What the pipeline can't read where it lies, and so has packed beforehand.
+// What the pipeline can't read where it lies, and so has packed beforehand; for the gradient of x
+// the filters are always packed, transposed.
 constexpr bool packs_x(const Image& image) {
   return !image.channels_last && image.channels > 1 && image.pixels() > 1;
 }
@@ -111,7 +110,8 @@ void convolve(const Convolution& convolution, const Forward& forward, const Laun
 // grad_loss · 2 / numel · (y · gate - x).
 struct InputGradient {
   const void* grad_a;       // D (N, H, W, C), for TF32 rounded to it
-  OutputGradient gradient;  // its y, x, gate and grad_loss; no direct gradient without grad_loss
+  OutputGradient gradient;  // its y, x, gate and grad_loss; no direct gradient
+                            // without grad_loss
   void* grad_x;             // D, in the layout of the image
 };
 void convolve_input_gradient(const Convolution& convolution, const InputGradient& gradient,

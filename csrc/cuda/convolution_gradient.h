@@ -47,7 +47,7 @@ class ConvolutionGradient {
     if (!needs_any()) return;
     const Image& image = convolution_.image();
     const Dtype dtype = dtype_of(x_);
-    convolution_.need(needs_weights_, needs_x_, workspace);
+    convolution_.need_for_gradients(needs_weights_, needs_x_, workspace);
     grad_a_ = workspace.add(image.numel() * element_bytes(dtype));
     bias_sums_ = workspace.add(bias_parts(image) * image.channels * wide_bytes(dtype));
     if (needs_weights_) {
@@ -90,7 +90,8 @@ class ConvolutionGradient {
   bool needs_[4];
   std::optional<Tensor> grad_x_;
   int64_t splits_ = 0;
-  size_t grad_a_ = 0, bias_sums_ = 0, weight_sums_ = 0;  // pieces of the workspace
+  size_t grad_a_ = 0, bias_sums_ = 0,
+         weight_sums_ = 0;  // pieces of the workspace
 };
 
 }  // namespace sspcab::cuda

@@ -37,7 +37,7 @@ void Launcher<arithmetic>::forward(const Convolution& convolution, const Forward
                                    const LaunchPlan& plan, cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
   with_config(plan.config, [&](auto config) {
-    launch(forward_kernel<MainLoop<Cores, config, true, true>>, plan.blocks, plan.threads,
+    launch(forward_kernel<MainLoop<Cores, config, Product::Forward>>, plan.blocks, plan.threads,
            plan.shared_bytes, stream, geometry_of(convolution),
            filters_of<typename Cores::Element>(convolution), convolution.image, forward);
   });
@@ -49,8 +49,8 @@ void Launcher<arithmetic>::input_gradient(const Convolution& convolution,
                                           cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
   with_config(plan.config, [&](auto config) {
-    launch(input_gradient_kernel<MainLoop<Cores, config, true, false>>, plan.blocks, plan.threads,
-           plan.shared_bytes, stream, geometry_of(convolution),
+    launch(input_gradient_kernel<MainLoop<Cores, config, Product::InputGradient>>, plan.blocks,
+           plan.threads, plan.shared_bytes, stream, geometry_of(convolution),
            filters_of<typename Cores::Element>(convolution), convolution.image, gradient);
   });
 }
@@ -63,10 +63,13 @@ void Launcher<arithmetic>::weight_gradient(const Convolution& convolution,
   const Image& image = convolution.image;
   const int64_t steps =
       divide_up(image.samples * image.pixels(), kDepthBytes / sizeof(typename Cores::Element));
-  const SplitSteps split_steps{steps / plan.splits, steps % plan.splits};
+  WeightShares shares{steps / plan.splits, steps % plan.splits, 0, {}};
+  for (int i = 0; i < 4; ++i) {
+    if (gradient.needs[i]) shares.corner[shares.corners++] = i;
+  }
   with_config(plan.config, [&](auto config) {
-    launch(weight_gradient_kernel<MainLoop<Cores, config, false, false>>, plan.blocks, plan.threads,
-           plan.shared_bytes, stream, geometry_of(convolution), gradient, split_steps);
+    launch(weight_gradient_kernel<MainLoop<Cores, config, Product::WeightGradient>>, plan.blocks,
+           plan.threads, plan.shared_bytes, stream, geometry_of(convolution), gradient, shares);
   });
 }
 

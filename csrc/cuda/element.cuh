@@ -42,6 +42,14 @@ __device__ D narrow(Wide<D> value) {
   }
 }
 
+// The nearest of the values that tensor cores take as TF32: they'd cut the last bits off.
+__device__ inline float nearest_tf32(float value) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(reinterpret_cast<unsigned&>(value)));
+#endif
+  return value;
+}
+
 // Keeps a NaN, as PyTorch's ReLU does; fmax(a, 0) would lose it.
 template <class W>
 __device__ W relu(W a) {
@@ -72,27 +80,27 @@ __device__ void store(D* to, const Vector<D, N>& value) {
 
 // Into global memory. The compiler takes the assignment of a Vector apart and doesn't always put
 // the pieces together again; this it can't take apart.
-template <int Bytes>
+template <int Bytes, bool is_float>
 struct Raw;
 template <>
-struct Raw<2> {
+struct Raw<2, false> {
   using Type = unsigned short;
 };
-template <>
-struct Raw<4> {
-  using Type = unsigned;
+template <bool is_float>
+struct Raw<4, is_float> {
+  using Type = std::conditional_t<is_float, float, unsigned>;
 };
-template <>
-struct Raw<8> {
-  using Type = uint2;
+template <bool is_float>
+struct Raw<8, is_float> {
+  using Type = std::conditional_t<is_float, float2, uint2>;
 };
-template <>
-struct Raw<16> {
-  using Type = uint4;
+template <bool is_float>
+struct Raw<16, is_float> {
+  using Type = std::conditional_t<is_float, float4, uint4>;
 };
 template <class D, int N>
 __device__ void store_global(D* to, const Vector<D, N>& value) {
-  using Type = typename Raw<sizeof(value)>::Type;
+  using Type = typename Raw<sizeof(value), std::is_same_v<D, float>>::Type;
   Type raw;
   memcpy(&raw, &value, sizeof(value));
   __stwb(reinterpret_cast<Type*>(to), raw);
@@ -111,6 +119,22 @@ __device__ Vector<D, N> narrowed(const Vector<Wide<D>, N>& wide) {
     } else {
       for (int j = i; j < i + 2 && j < N; ++j) all[j] = narrow<D>(wide[j]);
     }
+  }
+  return all;
+}
+
+template <class D, int N>
+__device__ Vector<Wide<D>, N> widened(const Vector<D, N>& narrow) {
+  Vector<Wide<D>, N> all;
+  if constexpr (N > 1 && std::is_same_v<D, __nv_bfloat16>) {
+    for (int i = 0; i < N; i += 2) {  // upper halves of floats; taken as such, no moves are left
+      unsigned pair;
+      memcpy(&pair, &narrow[i], sizeof(pair));
+      asm("shl.b32 %0, %1, 16;" : "=f"(all[i]) : "r"(pair));
+      asm("and.b32 %0, %1, 0xffff0000;" : "=f"(all[i + 1]) : "r"(pair));
+    }
+  } else {
+    for (int i = 0; i < N; ++i) all[i] = widen(narrow[i]);
   }
   return all;
 }

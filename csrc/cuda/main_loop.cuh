@@ -55,8 +55,9 @@ __device__ void load_matrices(unsigned from, To&& fragment) {
 
 // Where a thread's fragments of one operand lie in a stage. A fragment's offset is that of the
 // thread plus a constant, and the two have no bit in common, so that of the swizzle only an XOR
-// with a constant is left to do, once for each constant.
-template <class Operand, class Layout, class TiledCopy, class Operation>
+// with a constant is left to do, once for each constant. Those of `beside` instructions lie side by
+// side, where single elements are loaded.
+template <class Operand, class Layout, class TiledCopy, class Operation, int beside>
 class Fragments {
  public:
   __device__ explicit Fragments(const void* shared) : shared_(static_cast<const char*>(shared)) {
@@ -68,18 +69,23 @@ class Fragments {
   template <class To, int k>
   __device__ void load(int stage, cute::C<k>, To& to) const {
     using namespace cute;
+    constexpr int copies = decltype(size<0, 1>(to))::value / beside;
     for_each(make_int_sequence<decltype(size<1>(to))::value>{}, [&](auto m) {
-      for_each(make_int_sequence<decltype(size<0, 1>(to))::value>{}, [&](auto v) {
+      for_each(make_int_sequence<copies>{}, [&](auto v) {
         constexpr int constant =
             Swizzle::apply(decltype(mine().layout()){}(make_coord(_0{}, v), m, Int<k>{}));
         constexpr int flip = (constant & kSwizzled) * sizeof(Operand) / kFlip;
         constexpr int added = (constant & ~kSwizzled) * sizeof(Operand);
         const int from = thread_[flip] + stage;
-        Tensor fragment = to(make_coord(_, v), m, Int<k>{});
         if constexpr (std::is_same_v<Operation, UniversalCopy<Operand>>) {
-          fragment(0) = *reinterpret_cast<const Operand*>(shared_ + from + added);
+          const auto loaded =
+              sspcab::cuda::load<beside>(reinterpret_cast<const Operand*>(shared_ + from + added));
+          for (int i = 0; i < beside; ++i) {
+            to(make_coord(_0{}, v + i * copies), m, Int<k>{}) = loaded[i];
+          }
         } else {
-          load_matrices<Operation, added>(cast_smem_ptr_to_uint(shared_) + from, fragment);
+          load_matrices<Operation, added>(cast_smem_ptr_to_uint(shared_) + from,
+                                          to(make_coord(_, v), m, Int<k>{}));
         }
       });
     });
@@ -103,30 +109,36 @@ class Fragments {
   int thread_[kFlips];
 };
 
-template <class Arithmetic, int config, bool a_is_deep, bool b_is_deep>
+// What is multiplied. Operands of a gradient of filters are wide, all others deep.
+enum class Product { Forward, InputGradient, WeightGradient };
+
+template <class Arithmetic, int config, Product product>
 struct MainLoop {
   using Cores = Arithmetic;
   using Element = typename Arithmetic::Element;
   using Operand = typename Arithmetic::Operand;
-  using Mma = typename Arithmetic::Mma;
+  static constexpr bool kDeep = product != Product::WeightGradient;
+  using Mma = typename Arithmetic::template Mma<kDeep>;
   static constexpr TileShape kTile = tile_shape(Arithmetic::kArithmetic, config);
   static constexpr int kM = kTile.m, kN = kTile.n;
   static constexpr int kDepth = kDepthBytes / sizeof(Element);
+  // A thread has kGroups times kTogether neighbours of a row's columns.
+  static constexpr int kTogether = Arithmetic::template kTogether<kDeep>;
+  static constexpr int kGroups = kN * Arithmetic::kRows / kThreads / kTogether;
+  using Neighbours = typename Arithmetic::template Neighbours<kDeep>;
 
-  template <bool deep, int rows>
-  using Layout = decltype(cute::tile_to_shape(
-      std::conditional_t<deep, typename Arithmetic::Deep, typename Arithmetic::Wide>{},
-      Shape<Int<rows>, Int<kDepth>>{}));
-  using LayoutA = Layout<a_is_deep, kM>;
-  using LayoutB = Layout<b_is_deep, kN>;
+  template <class Deep, int rows>
+  using Layout =
+      decltype(cute::tile_to_shape(std::conditional_t<kDeep, Deep, typename Arithmetic::Wide>{},
+                                   Shape<Int<rows>, Int<kDepth>>{}));
+  using LayoutA = Layout<typename Arithmetic::DeepA, kM>;
+  using LayoutB = Layout<typename Arithmetic::DeepB, kN>;
 
-  template <bool deep>
   using Operation =
-      std::conditional_t<deep, typename Arithmetic::CopyDeep, typename Arithmetic::CopyWide>;
-  template <bool deep>
-  using Atom = cute::Copy_Atom<Operation<deep>, Operand>;
-  using CopyA = decltype(cute::make_tiled_copy_A(Atom<a_is_deep>{}, Mma{}));
-  using CopyB = decltype(cute::make_tiled_copy_B(Atom<b_is_deep>{}, Mma{}));
+      std::conditional_t<kDeep, typename Arithmetic::CopyDeep, typename Arithmetic::CopyWide>;
+  using Atom = cute::Copy_Atom<Operation, Operand>;
+  using CopyA = decltype(cute::make_tiled_copy_A(Atom{}, Mma{}));
+  using CopyB = decltype(cute::make_tiled_copy_B(Atom{}, Mma{}));
 
   // A stage of the ring has kM rows of A, then kN rows of B.
   static constexpr int kStageBytes = (kM + kN) * kDepthBytes;
@@ -147,13 +159,15 @@ struct MainLoop {
     return sums;
   }
 
-  // Adds Σ over `steps` ≥ 1 steps to sums. operands.copy(stage) copies those of the next step into
-  // the stage that begins `stage` bytes on, and moves on; beyond the last step it copies zeros.
-  template <class Operands, class Sums>
-  static __device__ void run(Operands& operands, int steps, void* shared, Sums& sums) {
+  // start + Σ over `steps` ≥ 1 steps. operands.copy(stage) copies those of the next step into the
+  // stage that begins `stage` bytes on, and moves on; beyond the last step it copies zeros: each
+  // stage is written at least once, since the last step reads ahead.
+  template <class Operands, class Start>
+  static __device__ auto run(Operands& operands, int steps, void* shared, const Start& start) {
     using namespace cute;
-    const Fragments<Operand, LayoutA, CopyA, Operation<a_is_deep>> from_a(shared_a(shared));
-    const Fragments<Operand, LayoutB, CopyB, Operation<b_is_deep>> from_b(shared_b(shared));
+    constexpr int beside = kDeep ? 1 : Arithmetic::kBeside;
+    const Fragments<Operand, LayoutA, CopyA, Operation, beside> from_a(shared_a(shared));
+    const Fragments<Operand, LayoutB, CopyB, Operation, beside> from_b(shared_b(shared));
     const Mma mma;
     const auto thread = mma.get_slice(threadIdx.x);
     // (MMA, m, k) and, of the same registers, (values, m, k).
@@ -169,47 +183,62 @@ struct MainLoop {
       operands.copy(stage * kStageBytes);
       cp_async_fence();
     }
-    [[maybe_unused]] auto chain = zeros();
-    int read = 0, write = (kStages - 1) * kStageBytes;
+    const int copying = steps < kStages ? 1 : steps - (kStages - 1);  // steps that copy
+    int step = 0, read = 0, write = (kStages - 1) * kStageBytes;
     cp_async_wait<kStages - 2>();
     __syncthreads();
     from_a.load(read, _0{}, to_a);
     from_b.load(read, _0{}, to_b);
-    int step = 0;
-    do {
-      for_each(make_int_sequence<kBlocks>{}, [&](auto k) {
-        if constexpr (k == kBlocks - 1) {
-          cp_async_wait<kStages - 2>();
-          __syncthreads();
-          write = read;
-          read = read == (kStages - 1) * kStageBytes ? 0 : read + kStageBytes;
-        }
-        from_a.load(read, Int<(k + 1) % kBlocks>{}, to_a);
-        from_b.load(read, Int<(k + 1) % kBlocks>{}, to_b);
-        if constexpr (k == 0) {
-          operands.copy(write);
-          cp_async_fence();
-        }
-        if constexpr (Arithmetic::kArithmetic == sspcab::cuda::Arithmetic::Tf32) {
-          // The gradients' A is grad_a, which has been rounded when it was written.
-          if constexpr (b_is_deep) round_to_tf32(rA(_, _, k));
-          round_to_tf32(rB(_, _, k));
-        }
-        if constexpr (Arithmetic::kChain > 0) {
-          cute::gemm(mma, rA(_, _, k), rB(_, _, k), chain);
-        } else {
-          cute::gemm(mma, rA(_, _, k), rB(_, _, k), sums);
-        }
-      });
-      if constexpr (Arithmetic::kChain > 0) {
+
+    // to = from + what the k-th fragments add.
+    const auto multiply = [&](auto k, const auto& from, auto& to) {
+      if constexpr (k == kBlocks - 1) {
+        cp_async_wait<kStages - 2>();
+        __syncthreads();
+        write = read;
+        read = read == (kStages - 1) * kStageBytes ? 0 : read + kStageBytes;
+      }
+      from_a.load(read, Int<(k + 1) % kBlocks>{}, to_a);
+      from_b.load(read, Int<(k + 1) % kBlocks>{}, to_b);
+      if constexpr (k == 0) {
+        if (step < copying) operands.copy(write);
+        cp_async_fence();
+      }
+      if constexpr (Arithmetic::kArithmetic == sspcab::cuda::Arithmetic::Tf32) {
+        // grad_a and the filters of the gradient of x have been rounded when they were written.
+        if constexpr (product == Product::Forward) round_to_tf32(rA(_, _, k));
+        if constexpr (product != Product::InputGradient) round_to_tf32(rB(_, _, k));
+      }
+      cute::gemm(mma, to, rA(_, _, k), rB(_, _, k), from);
+    };
+    const auto multiply_others = [&](auto& sums) {
+      for_each(make_int_sequence<kBlocks - 1>{},
+               [&](auto k) { multiply(Int<k + 1>{}, sums, sums); });
+    };
+    auto sums = make_fragment_like(zeros());
+    if constexpr (Arithmetic::kChain == 0) {
+      // The first products are added to the start: the sums need not be set to it.
+      multiply(_0{}, start, sums);
+      for (;;) {
+        multiply_others(sums);
+        if (++step == steps) break;
+        multiply(_0{}, sums, sums);
+      }
+    } else {
+      cute::copy(start, sums);
+      auto chain = zeros();
+      for (; step < steps; ++step) {
+        multiply(_0{}, chain, chain);
+        multiply_others(chain);
         if (step % Arithmetic::kChain == Arithmetic::kChain - 1 || step + 1 == steps) {
           cute::axpby(1.f, chain, 1.f, sums);
           cute::clear(chain);
         }
       }
-    } while (++step < steps);
+    }
     cp_async_wait<0>();
     __syncthreads();  // shared memory is free for what comes after
+    return sums;
   }
 };
 

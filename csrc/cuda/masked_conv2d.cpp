@@ -27,7 +27,7 @@ Tensor masked_conv2d(Tensor x, Tensor weight1, Tensor weight2, Tensor weight3, T
   forward.relu = relu;
   forward.y = mutable_data(y);
   Workspace workspace;
-  convolution.need(/*x=*/true, /*weights=*/true, workspace);
+  convolution.need(workspace);
   workspace.allocate(x);
   const cudaStream_t stream = current_stream(x);
   pack(convolution.packing(data(input), workspace), stream);

@@ -16,7 +16,8 @@ inline void check_config(int64_t config, bool is_tiled, const Tensor& x) {
   check(config >= kAutomatic && config <= kPlain, "config must be -1 (automatic), 0 to ",
         kConfigs - 1, " (tiles) or ", kPlain, " (plain kernels); got ", config);
   check(is_tiled || config == kAutomatic || config == kPlain, "config ", config,
-        " needs compute capability 8.0 or higher and channels that fill 16 bytes; got x of ",
+        " needs compute capability 8.0 or higher and channels that fill 16 "
+        "bytes; got x of ",
         Shape(x));
 }
 
@@ -41,17 +42,14 @@ class MaskedConvolution {
   bool is_tiled() const { return is_tiled_; }
   bool is_tf32() const { return is_tiled_ && convolution_.arithmetic == Arithmetic::Tf32; }
 
-  // What packing() will have: x for the forward pass and for gradients of weights, the weights for
-  // the forward pass and for the gradient of x.
-  void need(bool x, bool weights, Workspace& workspace) {
-    const Image& i = image();
-    const int64_t bytes = element_bytes(dtype_);
-    if (is_tiled_ && x && packs_x(i)) {
-      packed_x_ = workspace.add(i.numel() * bytes);
-    }
-    if (is_tiled_ && weights && packs_weights(sub_kernels(), dtype_, parameter_dtype_)) {
-      packed_weights_ = workspace.add(sub_kernels().taps() * i.channels * i.channels * bytes);
-    }
+  // What packing() will have: for the forward pass,
+  void need(Workspace& workspace) {
+    need(true, packs_weights(sub_kernels(), dtype_, parameter_dtype_), workspace);
+  }
+  // for gradients of weights, and for the gradient of x.
+  void need_for_gradients(bool of_weights, bool of_x, Workspace& workspace) {
+    transposed_ = true;
+    need(of_weights, of_x, workspace);
   }
 
   // What was needed and can't be read where it lies: to be packed before any of the following.
@@ -70,6 +68,8 @@ class MaskedConvolution {
     packing.parameter_dtype = parameter_dtype_;
     packing.image = image();
     packing.taps_per_corner = sub_kernels().taps_per_corner();
+    packing.transposed = transposed_;
+    packing.as_tf32 = transposed_ && is_tf32();
     if (packed_x_) {
       packing.x = x;
       packing.packed_x = workspace[*packed_x_];
@@ -121,6 +121,16 @@ class MaskedConvolution {
   }
 
  private:
+  void need(bool x, bool weights, Workspace& workspace) {
+    const Image& i = image();
+    const int64_t bytes = element_bytes(dtype_);
+    if (is_tiled_ && x && packs_x(i)) {
+      packed_x_ = workspace.add(i.numel() * bytes);
+    }
+    if (is_tiled_ && weights) {
+      packed_weights_ = workspace.add(sub_kernels().taps() * i.channels * i.channels * bytes);
+    }
+  }
   LaunchPlan weight_plan(const bool (&needs)[4]) const {
     return plan_weight_gradient(convolution_, device_, needs[0] + needs[1] + needs[2] + needs[3]);
   }
@@ -135,7 +145,7 @@ class MaskedConvolution {
   Dtype dtype_, parameter_dtype_;
   Device device_;
   Convolution convolution_{};
-  bool is_tiled_;
+  bool is_tiled_, transposed_ = false;
   std::vector<Tensor> weights_;  // dense
   const void* x_ = nullptr;
   std::optional<size_t> packed_x_, packed_weights_;  // pieces of the workspace

@@ -21,8 +21,8 @@ struct Geometry {
   SubKernels sub_kernels;
 
   __device__ bool contains(int row, int column) const {
-    return static_cast<unsigned>(row) < static_cast<unsigned>(height) &&
-           static_cast<unsigned>(column) < static_cast<unsigned>(width);
+    return (static_cast<unsigned>(row) < static_cast<unsigned>(height)) &
+           (static_cast<unsigned>(column) < static_cast<unsigned>(width));
   }
 };
 
@@ -32,11 +32,11 @@ struct Tap {
 
   __device__ void move_on(const SubKernels& sub_kernels) {
     const int kernel_dim = static_cast<int>(sub_kernels.kernel_dim);
-    if (++j < kernel_dim) return;
-    j = 0;
-    if (++i < kernel_dim) return;
-    i = 0;
-    ++corner;
+    const bool is_last = ++j == kernel_dim;  // without branches, which would move every register
+    i += is_last;
+    j = is_last ? 0 : j;
+    corner += i == kernel_dim;
+    i = i == kernel_dim ? 0 : i;
   }
   __device__ int row(const SubKernels& sub_kernels) const {
     return static_cast<int>(sub_kernels.row(corner, i));
@@ -101,17 +101,19 @@ struct DeepPieces {
 };
 
 template <class D, int columns, int depth, class Layout>
-struct WidePieces {
-  static constexpr int kLanes = kThreads / depth;
-  static constexpr int kPieces = columns / kVector<D> / kLanes;  // of a thread
+class WidePieces {
+ public:
   const int row;
 
-  __device__ explicit WidePieces(D* shared) : row(threadIdx.x / kLanes) {
+  // Of the columns from `first` to `end`.
+  __device__ WidePieces(int first, int end, D* shared)
+      : row(threadIdx.x / kLanes), is_whole_(first + columns <= end) {
     for (int p = 0; p < kAddresses; ++p) {
       const unsigned offset = Layout{}(column(p), row) * static_cast<unsigned>(sizeof(D));
       to_[p] = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
     }
     second_ = kept(static_cast<int64_t>(column(kAddresses - 1) - column(0)));
+    for (int p = 0; p < kPieces; ++p) inside_[p] = kept(first + column(p) < end ? -1 : 0);
   }
 
   __device__ int column(int p) const {
@@ -121,20 +123,31 @@ struct WidePieces {
   }
 
   // `from`: at column(0).
-  __device__ void copy(const D* from, int stage, const int (&bytes)[kPieces]) const {
+  __device__ void copy(const D* from, int stage, int bytes) const {
     const D* const first[] = {from, from + second_};
-    cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto p) {
-      // What is two pieces on lies a constant further, here and there.
-      constexpr int even = p / 2 * 2 * kLanes * kVector<D>;
-      copy_piece<Layout{}(even, 0) * sizeof(D), even * sizeof(D)>(first[p % 2], to_[p % 2] + stage,
-                                                                  bytes[p]);
-    });
+    const auto copy_all = [&](const auto& bytes_of) {
+      cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto p) {
+        // What is two pieces on lies a constant further, here and there.
+        constexpr int even = p / 2 * 2 * kLanes * kVector<D>;
+        copy_piece<Layout{}(even, 0) * sizeof(D), even * sizeof(D)>(
+            first[p % 2], to_[p % 2] + stage, bytes_of(p));
+      });
+    };
+    if (is_whole_) {
+      copy_all([&](int) { return bytes; });
+    } else {
+      copy_all([&](int p) { return bytes & inside_[p]; });
+    }
   }
 
  private:
+  static constexpr int kLanes = kThreads / depth;
+  static constexpr int kPieces = columns / kVector<D> / kLanes;  // of a thread
   static constexpr int kAddresses = kPieces == 1 ? 1 : 2;
+  const bool is_whole_;
   unsigned to_[kAddresses];
   int64_t second_;
+  int inside_[kPieces];
 };
 
 // Pixels of an image, moved by one tap (times `sign`), and their channels.
@@ -199,7 +212,8 @@ struct Filters {
   }
 };
 
-// Output channels, and the input channels of one tap: the filters of the forward pass.
+// Output channels, and the input channels of one tap; or, packed for the gradient of x, input
+// channels and the output channels of one tap.
 template <class Loop>
 class FilterRows {
  public:
@@ -236,50 +250,13 @@ class FilterRows {
   int full_[Pieces::kPieces], bytes_[Pieces::kPieces];
 };
 
-// Input channels, and the output channels of one tap: the filters of the gradient of x.
-template <class Loop>
-class FilterColumns {
- public:
-  using D = typename Loop::Element;
-
-  __device__ FilterColumns(const Geometry& g, const Filters<D>& filters, int first, D* shared)
-      : g_(g), filters_(filters), pieces_(shared) {
-    offset_ = kept(static_cast<int64_t>(pieces_.row) * g.channels + first + pieces_.column(0));
-    for (int p = 0; p < Pieces::kPieces; ++p) {
-      full_[p] = kept(bytes_if(first + pieces_.column(p) < g.channels));
-    }
-  }
-
-  __device__ void move_to(const Tap& tap) {
-    from_ = filters_.at(g_.sub_kernels, tap) + offset_;
-    for (int p = 0; p < Pieces::kPieces; ++p) bytes_[p] = full_[p];
-  }
-  __device__ void copy(int stage) {
-    pieces_.copy(from_, stage, bytes_);
-    from_ += static_cast<int64_t>(Loop::kDepth) * g_.channels;
-  }
-  __device__ void end_at(int left) {
-    if (pieces_.row < left) return;
-    for (int p = 0; p < Pieces::kPieces; ++p) bytes_[p] = 0;
-  }
-
- private:
-  using Pieces = WidePieces<D, Loop::kN, Loop::kDepth, typename Loop::LayoutB>;
-
-  const Geometry& g_;
-  const Filters<D>& filters_;
-  const Pieces pieces_;
-  int64_t offset_;
-  const D* from_;
-  int full_[Pieces::kPieces], bytes_[Pieces::kPieces];
-};
-
 // Both operands of the forward pass or of the gradient of x: tap after tap, channel after channel,
 // and zeros after that.
-template <class Loop, class Filters>
+template <class Loop>
 class TapsAndChannels {
  public:
-  __device__ TapsAndChannels(const Geometry& g, MovedPixels<Loop>& pixels, Filters& filters)
+  __device__ TapsAndChannels(const Geometry& g, MovedPixels<Loop>& pixels,
+                             FilterRows<Loop>& filters)
       : g_(g), pixels_(pixels), filters_(filters) {
     full_ = g.channels - g.channels % Loop::kDepth;
     move();
@@ -303,10 +280,10 @@ class TapsAndChannels {
     }
   }
   __device__ void move() {
+    if (tap_.corner >= 4) return end_at(0);
     pixels_.move_to(tap_);
     filters_.move_to(tap_);
-    const bool is_over = tap_.corner >= 4;
-    if (is_over || full_ == 0) end_at(is_over ? 0 : g_.channels);
+    if (full_ == 0) end_at(g_.channels);
   }
   __device__ void end_at(int left) {
     pixels_.end_at(left);
@@ -315,7 +292,7 @@ class TapsAndChannels {
 
   const Geometry& g_;
   MovedPixels<Loop>& pixels_;
-  Filters& filters_;
+  FilterRows<Loop>& filters_;
   Tap tap_;
   int full_;  // channels of full steps
   int channel_ = 0;
@@ -331,8 +308,8 @@ class PixelsOfTap {
   __device__ PixelsOfTap(const Geometry& g, const D* grad_a, const D* x, int64_t begin, int64_t end,
                          int first_output, int first_input, const Tap& tap, void* shared)
       : g_(g),
-        of_a_(Loop::shared_a(shared)),
-        of_x_(Loop::shared_b(shared)),
+        of_a_(first_output, g.channels, Loop::shared_a(shared)),
+        of_x_(first_input, g.channels, Loop::shared_b(shared)),
         moved_row_(tap.row(g.sub_kernels)),
         moved_column_(tap.column(g.sub_kernels)),
         place_(g, begin % (static_cast<int64_t>(g.height) * g.width) + of_a_.row),
@@ -342,23 +319,14 @@ class PixelsOfTap {
     a_ = grad_a + pixel * g.channels + first_output + of_a_.column(0);
     x_ = x + (pixel + static_cast<int64_t>(moved_row_) * g.width + moved_column_) * g.channels +
          first_input + of_x_.column(0);
-    for (int p = 0; p < PiecesA::kPieces; ++p) {
-      full_a_[p] = kept(bytes_if(first_output + of_a_.column(p) < g.channels));
-    }
-    for (int p = 0; p < PiecesB::kPieces; ++p) {
-      full_x_[p] = kept(bytes_if(first_input + of_x_.column(p) < g.channels));
-    }
   }
 
   __device__ void copy(int stage) {
-    int bytes_a[PiecesA::kPieces], bytes_x[PiecesB::kPieces];
     const bool is_pixel = left_ > 0;
     const bool is_moved_pixel =
-        is_pixel && g_.contains(place_.row + moved_row_, place_.column + moved_column_);
-    for (int p = 0; p < PiecesA::kPieces; ++p) bytes_a[p] = is_pixel ? full_a_[p] : 0;
-    for (int p = 0; p < PiecesB::kPieces; ++p) bytes_x[p] = is_moved_pixel ? full_x_[p] : 0;
-    of_a_.copy(a_, stage, bytes_a);
-    of_x_.copy(x_, stage, bytes_x);
+        is_pixel & g_.contains(place_.row + moved_row_, place_.column + moved_column_);
+    of_a_.copy(a_, stage, bytes_if(is_pixel));
+    of_x_.copy(x_, stage, bytes_if(is_moved_pixel));
     // kDepth pixels on.
     a_ += static_cast<int64_t>(Loop::kDepth) * g_.channels;
     x_ += static_cast<int64_t>(Loop::kDepth) * g_.channels;
@@ -378,7 +346,6 @@ class PixelsOfTap {
   const Place by_;
   const D *a_, *x_;
   int64_t left_;  // pixels from this thread's row on
-  int full_a_[PiecesA::kPieces], full_x_[PiecesB::kPieces];
 };
 
 }  // namespace sspcab::cuda

@@ -8,7 +8,10 @@ void pack(const Packing& packing, cudaStream_t stream) {
   if (!packing.x && !packing.weights[0]) return;
   const Image& image = packing.image;
   const WeightTiling tiling = WeightTiling::of(image.channels, packing.taps_per_corner);
-  const int64_t weight_blocks = packing.weights[0] ? tiling.blocks() : 0;
+  const WeightTransposition transposed{image.channels, packing.taps_per_corner};
+  const int64_t weight_blocks = !packing.weights[0]  ? 0
+                                : packing.transposed ? transposed.blocks()
+                                                     : tiling.blocks();
   with_types(packing.dtype, packing.parameter_dtype, [&](auto d, auto p) {
     using D = decltype(d);
     const Transposition transposition = Transposition::of<D>(image);

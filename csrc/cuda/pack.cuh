@@ -1,4 +1,4 @@
-// NCHW to channels_last, and sub-kernels (o, c, tap) to (tap, o, c).
+// NCHW to channels_last, and sub-kernels (o, c, tap) to (tap, o, c) or (tap, c, o).
 #pragma once
 
 #include "cuda/pack_weights.cuh"
@@ -21,7 +21,9 @@ __global__ void __launch_bounds__(kPackThreads, 4)
     Wide<D> weights[WeightTile<Wide<D>>::kShared];
   } shared;
   if (blockIdx.x >= image_blocks) {
-    return pack_weights<D, P>(packing, tiling, blockIdx.x - image_blocks, shared.weights);
+    const int64_t block = blockIdx.x - image_blocks;
+    return packing.transposed ? transpose_weights<D, P>(packing, block, shared.weights)
+                              : pack_weights<D, P>(packing, tiling, block, shared.weights);
   }
   const TransposedPart part = transposition.part<D>(blockIdx.x);
   const D* x = static_cast<const D*>(packing.x) + part.n * packing.image.sample_numel();

@@ -1,5 +1,5 @@
-// Sub-kernels (o, c, tap) to (tap, o, c), in the type of images: blocks of pack, or of
-// gate_gradient.
+// Sub-kernels (o, c, tap) to (tap, o, c) or (tap, c, o), in the type of images: blocks of pack, or
+// of gate_gradient.
 #pragma once
 
 #include "cuda/weight_tile.cuh"
@@ -43,14 +43,69 @@ __device__ void pack_weights(const Packing& packing, const WeightTiling& tiling,
   });
 }
 
-// As many blocks as tiling says, each with a tile.
+// For (tap, c, o), a sub-kernel is a matrix of C rows, o, and C · k'² columns, (c, tap), of which a
+// block transposes a tile.
+struct WeightTransposition {
+  static constexpr int kRows = 32, kColumns = kWeightTile / kRows;
+  int64_t channels, taps_per_corner;
+
+  SSPCAB_HOST_DEVICE int64_t row_tiles() const { return divide_up(channels, kRows); }
+  SSPCAB_HOST_DEVICE int64_t tiles() const {
+    return row_tiles() * divide_up(channels * taps_per_corner, kColumns);
+  }
+  int64_t blocks() const { return 4 * tiles(); }
+};
+
+template <class D, class P>
+__device__ void transpose_weights(const Packing& packing, int64_t block,
+                                  Wide<D> (&shared)[WeightTile<Wide<D>>::kShared]) {
+  using Tiles = WeightTransposition;
+  constexpr int pitch = Tiles::kRows + 1;  // odd: a column meets all banks
+  static_assert(Tiles::kColumns * pitch <= WeightTile<Wide<D>>::kShared);
+  const int64_t channels = packing.image.channels, taps = packing.taps_per_corner;
+  const Tiles tiles{channels, taps};
+  const int64_t corner = block / tiles.tiles(), tile = block - corner * tiles.tiles();
+  const int64_t column_tile = tile / tiles.row_tiles();
+  const int64_t first_row = (tile - column_tile * tiles.row_tiles()) * Tiles::kRows;
+  const int64_t first_column = column_tile * Tiles::kColumns;
+  const P* from = static_cast<const P*>(packing.weights[corner]);
+  D* to = static_cast<D*>(packing.packed_weights) + corner * taps * channels * channels;
+  {
+    const int column = threadIdx.x % Tiles::kColumns;
+#pragma unroll
+    for (int item = 0; item < kWeightItems; ++item) {
+      const int row = (threadIdx.x + item * kWeightThreads) / Tiles::kColumns;
+      if (first_row + row < channels && first_column + column < channels * taps) {
+        shared[column * pitch + row] =
+            widen(from[(first_row + row) * channels * taps + first_column + column]);
+      }
+    }
+  }
+  __syncthreads();
+  const int row = threadIdx.x % Tiles::kRows;
+#pragma unroll
+  for (int item = 0; item < kWeightItems; ++item) {
+    const int column = (threadIdx.x + item * kWeightThreads) / Tiles::kRows;
+    const int64_t channel = (first_column + column) / taps;
+    const int64_t tap = first_column + column - channel * taps;
+    if (first_row + row < channels && channel < channels) {
+      Wide<D> weight = shared[column * pitch + row];
+      if constexpr (std::is_same_v<D, float>) {
+        if (packing.as_tf32) weight = nearest_tf32(weight);
+      }
+      to[(tap * channels + channel) * channels + first_row + row] = narrow<D>(weight);
+    }
+  }
+}
+
+// As many blocks as WeightTransposition says, each with a tile.
 template <class D>
-__device__ void pack_weights(const Packing& packing, const WeightTiling& tiling, int64_t block) {
+__device__ void transpose_weights(const Packing& packing, int64_t block) {
   __shared__ Wide<D> shared[WeightTile<Wide<D>>::kShared];
   if (packing.parameter_dtype == packing.dtype) {
-    pack_weights<D, D>(packing, tiling, block, shared);
+    transpose_weights<D, D>(packing, block, shared);
   } else if constexpr (sizeof(D) == 2) {
-    pack_weights<D, float>(packing, tiling, block, shared);
+    transpose_weights<D, float>(packing, block, shared);
   }
 }
 

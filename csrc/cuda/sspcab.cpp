@@ -62,7 +62,7 @@ Result run(const Block& block, bool keeps) {
   forward.y = mutable_data(r.y);
 
   Workspace workspace;
-  convolution.need(/*x=*/true, /*weights=*/true, workspace);
+  convolution.need(workspace);
   const SumSlots slots = convolution.sum_slots();
   const size_t sums_piece = workspace.add(slots.count(n) * c * wide_bytes(dtype));
   const size_t errors = workspace.add(error_parts(image) * sizeof(double));

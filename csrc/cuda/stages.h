@@ -49,8 +49,9 @@ struct Excitation {
   const void* fc2_bias;    // P (C,); not for backward
 };
 
-// --- pack: NCHW to channels_last, and sub-kernels to (tap, o, c) in the type of images; either may
-// be left out (x or weights[0] null), both are one launch, neither is none.
+// --- pack: NCHW to channels_last, and sub-kernels to (tap, o, c) or, transposed, to (tap, c, o) in
+// the type of images; either may be left out (x or weights[0] null), both are one launch, neither
+// is none.
 struct Packing {
   Dtype dtype, parameter_dtype;
   Image image;             // of x, NCHW
@@ -59,6 +60,7 @@ struct Packing {
   const void* weights[4];  // P (C, C, k', k')
   void* packed_weights;    // D (4 k'², C, C), taps in the order of SubKernels
   int64_t taps_per_corner;
+  bool transposed, as_tf32;  // as_tf32: float is rounded to TF32
 };
 void pack(const Packing& packing, cudaStream_t stream);
 
@@ -89,8 +91,8 @@ void reconstruction_loss_gradient(Dtype dtype, const Image& image, const void* g
                                   const void* out, const void* x, void* grad_out,
                                   cudaStream_t stream);
 
-// --- gate_gradient (backward 1): Σ over pixels of G · y, with channel_sum_slots; and the weights
-// of a packing without x, which needs no launch of its own then.
+// --- gate_gradient (backward 1): Σ over pixels of G · y, with channel_sum_slots; and the
+// transposed weights of a packing without x, which needs no launch of its own then.
 void gate_gradient(const OutputGradient& gradient, const Packing& packing,
                    const ChannelSums& grad_gate, cudaStream_t stream);
 
