@@ -107,13 +107,12 @@ class WidePieces {
 
   // Of the columns from `first` to `end`.
   __device__ WidePieces(int first, int end, D* shared)
-      : row(threadIdx.x / kLanes), is_whole_(first + columns <= end) {
+      : row(threadIdx.x / kLanes), columns_(end - first) {
     for (int p = 0; p < kAddresses; ++p) {
       const unsigned offset = Layout{}(column(p), row) * static_cast<unsigned>(sizeof(D));
       to_[p] = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
     }
     second_ = kept(static_cast<int64_t>(column(kAddresses - 1) - column(0)));
-    for (int p = 0; p < kPieces; ++p) inside_[p] = kept(first + column(p) < end ? -1 : 0);
   }
 
   __device__ int column(int p) const {
@@ -133,10 +132,10 @@ class WidePieces {
             first[p % 2], to_[p % 2] + stage, bytes_of(p));
       });
     };
-    if (is_whole_) {
+    if (columns_ >= columns) {
       copy_all([&](int) { return bytes; });
     } else {
-      copy_all([&](int p) { return bytes & inside_[p]; });
+      copy_all([&](int p) { return column(p) < columns_ ? bytes : 0; });
     }
   }
 
@@ -144,10 +143,9 @@ class WidePieces {
   static constexpr int kLanes = kThreads / depth;
   static constexpr int kPieces = columns / kVector<D> / kLanes;  // of a thread
   static constexpr int kAddresses = kPieces == 1 ? 1 : 2;
-  const bool is_whole_;
+  const int columns_;
   unsigned to_[kAddresses];
   int64_t second_;
-  int inside_[kPieces];
 };
 
 // Pixels of an image, moved by one tap (times `sign`), and their channels.
