@@ -110,8 +110,7 @@ void convolve(const Convolution& convolution, const Forward& forward, const Laun
 // grad_loss · 2 / numel · (y · gate - x).
 struct InputGradient {
   const void* grad_a;       // D (N, H, W, C), for TF32 rounded to it
-  OutputGradient gradient;  // its y, x, gate and grad_loss; no direct gradient
-                            // without grad_loss
+  OutputGradient gradient;  // its y, x, gate and grad_loss; no direct gradient without grad_loss
   void* grad_x;             // D, in the layout of the image
 };
 void convolve_input_gradient(const Convolution& convolution, const InputGradient& gradient,
