@@ -25,7 +25,7 @@ from .tolerances import assert_accurate, assert_equal
 
 DIRECT, WINOGRAD = 0, 1
 
-CASES = (
+MORE_CASES = (
     *CASES,
     Case(2, 20, 17, 27, 1, 0, 4),
     Case(1, 16, 8, 300, 1, 0),  # more tiles in a row than are worked off together
@@ -49,7 +49,7 @@ def results(tensors: list[Tensor], case: Case, config: int, seed: int = 0) -> di
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", MORE_CASES, ids=str)
 def test_accuracy(case: Case, dtype: torch.dtype, layout: str) -> None:
     runs = []
     for seed in range(SEEDS if dtype == torch.float32 else 1):
@@ -131,3 +131,14 @@ def test_unknown_config(config: int) -> None:
     text = rf"config must be -1 \(automatic\), 0 \(direct\) or 1 \(Winograd\); got {config}$"
     with pytest.raises(RuntimeError, match=text):
         ops.masked_conv2d(*arguments(case)[:9], case.dilation, True, False, config)
+
+
+@pytest.mark.parametrize("dilation", [2**40, 2**62 - 1, 2**63 - 1])
+def test_dilation_beyond_every_image(dilation: int) -> None:
+    """Distances of 2 (d + 1) that don't fit 64 bits must not even be divided by."""
+    tensors = leaves(arguments(Case(2, 16, 8, 9))[:9])
+    y = ops.masked_conv2d(*tensors, dilation, True)
+    (grad_x,) = torch.autograd.grad(y.sum(), tensors[:1])
+    bias = torch.stack(tensors[5:]).sum(0)
+    torch.testing.assert_close(y, bias.relu()[:, None, None].expand_as(y))
+    assert not grad_x.any()

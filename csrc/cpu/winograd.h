@@ -49,6 +49,7 @@ class Winograd {
   // Whether it takes less time than all taps that lie inside the image. Costs are in products of
   // one input and one output channel.
   bool pays(int64_t samples) const {
+    if (sub_kernels_.dilation >= std::min(sample_.height, sample_.width)) return false;
     const double n = static_cast<double>(samples);
     const double taps = n * taps_inside(sample_.height) * taps_inside(sample_.width);
     const double products =
@@ -109,8 +110,6 @@ class Winograd {
   // Measured with AVX2: what transforming images costs for each tap of a pixel and channel, and
   // what it costs to write and read five more filters.
   static constexpr double kImageCost = 14, kFilterCost = 256;
-  static constexpr int64_t kLeastChannels = 16;
-  static constexpr double kMostProducts = 0.8;
 
   Tiles largest_chunk() const {
     const int64_t columns = columns_.count();

@@ -29,7 +29,7 @@ struct TileSums {
   }
 };
 
-// What convolve_tiles leaves: the products of a chunk and of one tile of output channels.
+// The products of a chunk and of one tile of output channels.
 template <class D, int Vectors>
 struct Products {
   using T = Compute<D>;
