@@ -9,6 +9,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from sspcab_cuda import ops
+
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (*HALVES, torch.float32, torch.float64)
 
@@ -208,6 +210,24 @@ def forward_backward(
     out, loss = block(library, inputs, dilation, variant=variant)
     pairs = [(o, g) for o, g in ((out, grad_out), (loss, grad_loss)) if g is not None]
     gradients = torch.autograd.grad([o for o, _ in pairs], inputs, [g for _, g in pairs])
+    return _named(out, loss, gradients)
+
+
+def forced(
+    tensors: Sequence[Tensor],
+    dilation: int,
+    grad_out: Tensor,
+    grad_loss: Tensor,
+    config: int,
+    allow_tf32: bool = False,
+) -> dict[str, Tensor]:
+    """As forward_backward, ours, with the way convolutions are computed (csrc/registration.cpp)."""
+    inputs = leaves(tensors)
+    out, loss = ops.sspcab(*inputs, dilation, True, True, allow_tf32, config)[:2]
+    return _named(out, loss, torch.autograd.grad([out, loss], inputs, [grad_out, grad_loss]))
+
+
+def _named(out: Tensor, loss: Tensor, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
     names = [f"grad_{name}" for name in NAMES]
     return {"out": out.detach(), "loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
 

@@ -26,6 +26,7 @@ from .cases import (
     block,
     convolution,
     double,
+    forced,
     forward_backward,
     integers,
     leaves,
@@ -62,15 +63,11 @@ def results(
     case: Case, dtype: torch.dtype, config: int, allow_tf32: bool = False, layout: str = "nchw"
 ) -> dict[str, Tensor]:
     """As forward_backward, with the tiles forced."""
-    tensors = leaves(arguments(case, dtype, "cuda"))
+    tensors = arguments(case, dtype, "cuda")
     if layout == "channels_last":
-        image = tensors[0].detach().contiguous(memory_format=torch.channels_last)
-        tensors[0] = image.requires_grad_()
+        tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
     grads = output_gradients(case, dtype, "cuda")
-    out, loss = ops.sspcab(*tensors, case.dilation, True, True, allow_tf32, config)[:2]
-    gradients = torch.autograd.grad([out, loss], tensors, grads)
-    names = [f"grad_{name}" for name in NAMES]
-    return {"out": out.detach(), "loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
+    return forced(tensors, case.dilation, *grads, config, allow_tf32)
 
 
 @functools.cache

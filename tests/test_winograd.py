@@ -17,6 +17,7 @@ from .cases import (
     arguments,
     convolution,
     double,
+    forced,
     forward_backward,
     leaves,
     output_gradients,
@@ -37,16 +38,6 @@ SEEDS = 8
 BAD = (torch.nan, torch.inf, -torch.inf)
 
 
-def results(tensors: list[Tensor], case: Case, config: int, seed: int = 0) -> dict[str, Tensor]:
-    """As forward_backward, with the way forced."""
-    inputs = leaves(tensors)
-    grads = output_gradients(case, tensors[0].dtype, seed=seed + SEEDS)
-    out, loss = ops.sspcab(*inputs, case.dilation, True, True, False, config)[:2]
-    gradients = torch.autograd.grad([out, loss], inputs, grads)
-    names = [f"grad_{name}" for name in NAMES]
-    return {"out": out.detach(), "loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
-
-
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", MORE_CASES, ids=str)
@@ -56,7 +47,7 @@ def test_accuracy(case: Case, dtype: torch.dtype, layout: str) -> None:
         tensors = arguments(case, dtype, seed=seed)
         tensors[0] = LAYOUTS[layout](tensors[0])
         grads = output_gradients(case, dtype, seed=seed + SEEDS)
-        ours = results(tensors, case, WINOGRAD, seed)
+        ours = forced(tensors, case.dilation, *grads, WINOGRAD)
         eager = forward_backward(reference, tensors, case.dilation, *grads)
         truth = forward_backward(reference, double(tensors), case.dilation, *double(grads))
         runs.append((ours, eager, truth))

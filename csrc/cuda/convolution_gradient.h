@@ -90,8 +90,7 @@ class ConvolutionGradient {
   bool needs_[4];
   std::optional<Tensor> grad_x_;
   int64_t splits_ = 0;
-  size_t grad_a_ = 0, bias_sums_ = 0,
-         weight_sums_ = 0;  // pieces of the workspace
+  size_t grad_a_ = 0, bias_sums_ = 0, weight_sums_ = 0;  // pieces of the workspace
 };
 
 }  // namespace sspcab::cuda
