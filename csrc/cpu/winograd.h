@@ -71,15 +71,17 @@ class Winograd {
     }
   }
 
-  // Transformed inputs lie in parts of a few blocks of channels, [component][part][tile][tap of a
-  // corner][channel]: what products are added up from in one go stays together.
+  int64_t taps_per_corner() const { return sub_kernels_.taps_per_corner(); }
+  // Transformed inputs lie in parts of a few blocks of channels, [component][part][tile][block][tap
+  // of a corner][16 channels]: what products are added up from in one go stays together, in the
+  // order of the panels.
   int64_t blocks_of_part() const {
-    return std::max<int64_t>(1, kProductsOfPart / (kBlock * sub_kernels_.taps_per_corner()));
+    return std::max<int64_t>(1, kProductsOfPart / (kBlock * taps_per_corner()));
   }
   int64_t parts() const { return divide_up(sample_.blocks(), blocks_of_part()); }
   // Padded, lest neighbouring tiles meet in the same places of the cache.
   int64_t tile_stride() const {
-    return (blocks_of_part() * sub_kernels_.taps_per_corner() + 1) * kBlock;
+    return (blocks_of_part() * taps_per_corner() + 1) * kBlock;
   }
   int64_t component_stride(const Tiles& tiles) const {
     return parts() * tiles.count() * tile_stride();

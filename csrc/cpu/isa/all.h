@@ -8,6 +8,7 @@
 #include "cpu/isa/convolution_finish.h"
 #include "cpu/isa/convolution_direct.h"
 #include "cpu/isa/winograd_transform.h"
+#include "cpu/isa/winograd_products.h"
 #include "cpu/isa/winograd_finish.h"
 #include "cpu/isa/convolution_winograd.h"
 #include "cpu/isa/convolution.h"

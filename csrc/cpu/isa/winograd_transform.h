@@ -18,17 +18,20 @@ void transform_panel(const T* panel, SubKernels kernels, int64_t channels, bool 
   }
 }
 
-// Of one tile and tap. input(row, column, offset, width) is a vector of channels.
+// Of one tile and tap. input(row, column, offset, width) is a vector of channels. What is stored
+// beyond the last channel makes way for the next tap.
 template <class T, class Input>
 __attribute__((noinline)) void transform_pixels(const Sample& s, const Winograd& winograd,
-                                                int64_t tiles, int64_t block_stride,
+                                                int64_t tiles, int64_t tap, int64_t block_stride,
                                                 const Input& input, T* to) {
   const int64_t part_stride = tiles * winograd.tile_stride();
   const int64_t component = winograd.parts() * part_stride;
   const int64_t part_channels = winograd.blocks_of_part() * kBlock;
+  const int64_t taps = winograd.taps_per_corner();
   for (int64_t first = 0; first < s.channels; first += part_channels, to += part_stride) {
     for (int64_t c = first; c < std::min(first + part_channels, s.channels); c += kBlock) {
-      for_each_vector<T>(std::min(kBlock, s.channels - c), [&](int64_t v, auto width) {
+      const int64_t channels = std::min(kBlock, s.channels - c);
+      for_each_vector<T>(channels, [&](int64_t v, auto width) {
         const int64_t offset = c / kBlock * block_stride + v;
         Vector<T> d[3][3];
 #pragma GCC unroll 3
@@ -38,7 +41,7 @@ __attribute__((noinline)) void transform_pixels(const Sample& s, const Winograd&
           d[1][b] = middle;
           d[2][b] = middle - input(2, b, offset, width);
         }
-        T* row = to + c - first + v;
+        T* row = to + (c - first) * taps + tap * channels + v;
 #pragma GCC unroll 3
         for (int64_t a = 0; a < 3; ++a, row += 3 * component) {
           store(row, d[a][0] - d[a][1]);
@@ -50,7 +53,7 @@ __attribute__((noinline)) void transform_pixels(const Sample& s, const Winograd&
   }
 }
 
-// The inputs of a chunk: [component][part][tile][tap of a corner][channel]
+// The inputs of a chunk: [component][part][tile][block][tap of a corner][16 channels]
 template <class D>
 void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, const Tiles& tiles,
                       Compute<D>* result) {
@@ -62,7 +65,7 @@ void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, cons
     for (int64_t tap = 0; tap < conv.sub_kernels.taps_per_corner(); ++tap) {
       const int64_t row = winograd.rows().first(r) + conv.first_offset(tap / kernel_dim);
       const bool rows_inside = row >= 0 && row + 2 * apart < s.height;
-      T* to = result + tap * winograd.blocks_of_part() * kBlock;
+      T* to = result;
       for (int64_t c = tiles.columns.first; c < tiles.columns.last; c += apart) {
         const int64_t first = winograd.columns().first(c) + conv.first_offset(tap % kernel_dim);
         const int64_t last = first + std::min(apart, tiles.columns.last - c);
@@ -72,7 +75,7 @@ void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, cons
                                       conv.input.at(row + 2 * apart, column)};
           if (rows_inside && column >= 0 && column + 2 * apart < s.width) {
             transform_pixels<T>(
-                s, winograd, tiles.count(), conv.input.block_stride,
+                s, winograd, tiles.count(), tap, conv.input.block_stride,
                 [=](int64_t a, int64_t b, int64_t offset, auto width) {
                   return load(of_row[a] + b * right + offset, width);
                 },
@@ -80,7 +83,7 @@ void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, cons
             continue;
           }
           transform_pixels<T>(
-              s, winograd, tiles.count(), conv.input.block_stride,
+              s, winograd, tiles.count(), tap, conv.input.block_stride,
               [&](int64_t a, int64_t b, int64_t offset, auto width) {
                 const int64_t y = row + a * apart, x = column + b * apart;
                 const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;

@@ -1,0 +1,97 @@
+// Winograd's filtering: products of the components of inputs and filters.
+//
+// A run is up to kMaxRun tiles, whose sums over one part of the inputs are in registers. Every step
+// broadcasts one input of each tile and multiplies it with a row of the panel, two vectors of output
+// channels (or one).
+#pragma once
+
+template <class T, int Run, int Vectors>
+void multiply_run(const T* inputs, int64_t tile_stride, const T* panel, int64_t length, bool starts,
+                  T* __restrict products) {
+  constexpr int64_t lanes = kLanes<T>;
+  constexpr int shared = 3;  // tiles that share a pointer: x86 scales the stride by 1 and 2
+  Vector<T> sum[Run][Vectors] = {};
+  const T* source[(Run + shared - 1) / shared];
+  for (int i = 0; i * shared < Run; ++i) source[i] = inputs + i * shared * tile_stride;
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < length; ++i, panel += Vectors * lanes) {
+    Vector<T> weight[Vectors];
+    for (int v = 0; v < Vectors; ++v) weight[v] = load(panel + v * lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < Run; ++r) {
+      const T x = source[r / shared][r % shared * tile_stride + i];
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) sum[r][v] += x * weight[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < Run; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v, products += lanes) {
+      store(products, starts ? sum[r][v] : sum[r][v] + load(products));
+    }
+  }
+}
+
+template <class T>
+using MultiplyRun = void (*)(const T*, int64_t, const T*, int64_t, bool, T*);
+
+template <class T, int Vectors, int... Index>
+MultiplyRun<T> multiply_run_of(int64_t run, std::integer_sequence<int, Index...>) {
+  static constexpr MultiplyRun<T> table[] = {multiply_run<T, Index + 1, Vectors>...};
+  return table[run - 1];
+}
+
+// One part of the inputs of all tiles, `length` of each. Meanwhile the panel that comes next is
+// asked for, in as many pieces as there are runs.
+template <class T, int Vectors>
+void multiply_part(const T* inputs, int64_t tile_stride, const T* panel, int64_t length,
+                   bool starts, const T* next, int64_t tiles, T* products) {
+  constexpr int64_t size = Vectors * kLanes<T>, line = 64 / sizeof(T);
+  const int64_t chain = divide_up(length, divide_up(length, kChain));
+  const int64_t piece = divide_up(length * size, divide_up(tiles, kMaxRun));
+  for_each_part(tiles, [&](int64_t first, int64_t count) {
+    for (int64_t i = 0; next && i < piece; i += line) __builtin_prefetch(next + i);
+    if (next) next += piece;
+    const auto multiply = multiply_run_of<T, Vectors>(
+        count, std::make_integer_sequence<int, kMaxRun>{});
+    for (int64_t i = 0; i < length; i += chain) {
+      multiply(inputs + first * tile_stride + i, tile_stride, panel + i * size,
+               std::min(chain, length - i), starts && i == 0, products + first * size);
+    }
+  });
+}
+
+// Products of one component of a chunk, [tile of output channels][component][tile][channel].
+template <class D>
+void multiply_component(const Convolution<D>& conv, const Winograd& winograd, int64_t tiles,
+                        int64_t component, int64_t first_tile, int64_t last_tile,
+                        const Compute<D>* inputs, Compute<D>* products) {
+  using T = Compute<D>;
+  constexpr int64_t width = 2 * kLanes<T>;
+  const Sample& s = conv.sample;
+  const int64_t taps = winograd.taps_per_corner(), stride = winograd.tile_stride();
+  const auto panel = [&](int64_t tile, int64_t block) {
+    const int64_t w = panel_width<T>(s.channels, tile);
+    return conv.panels +
+           ((tile * width * kComponents + component * w) * s.channels + block * kBlock * w) * taps;
+  };
+  const int64_t step = winograd.blocks_of_part();
+  inputs += component * winograd.parts() * tiles * stride;
+  for (int64_t block = 0; block < s.blocks(); block += step, inputs += tiles * stride) {
+    const int64_t length = std::min(step * kBlock, s.channels - block * kBlock) * taps;
+    for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+      // One tile's panel lies in one piece, which the processor asks for by itself.
+      const T* next = last_tile - first_tile == 1 ? nullptr
+                      : tile + 1 < last_tile      ? panel(tile + 1, block)
+                      : block + step < s.blocks() ? panel(first_tile, block + step)
+                                                  : nullptr;
+      const int64_t w = panel_width<T>(s.channels, tile);
+      (w == width ? multiply_part<T, 2>
+                  : multiply_part<T, 1>)(inputs, stride, panel(tile, block), length, block == 0,
+                                         next, tiles,
+                                         products + (tile - first_tile) * winograd.products(width) +
+                                             component * tiles * w);
+    }
+  }
+}
