@@ -96,9 +96,10 @@ class MaskedConvolution {
   Bands bands(int64_t samples) const {
     const int64_t row_bytes = sample_.width * sample_.blocks() * kBlock * sizeof(T);
     const int64_t reach = sub_kernels_.reach();
+    const int64_t enough = uses_winograd_ ? 2 * winograd_.rows_of_chunk() : reach;
     return Bands::choose(
         sample_, samples, workers_.count(),
-        reads_in_place_ ? sample_.height : std::max(kBandBytes / row_bytes - 2 * reach, reach));
+        reads_in_place_ ? sample_.height : std::max(kBandBytes / row_bytes - 2 * reach, enough));
   }
 
   // A blocked image of one whole sample, at `memory`.

@@ -59,6 +59,7 @@ class Winograd {
     return products + images + filters < taps;
   }
 
+  int64_t rows_of_chunk() const { return largest_chunk().rows.count(); }
   // body(tiles) for chunks of the pairs of rows given.
   template <class Body>
   void for_each_chunk(Rows rows, const Body& body) const {
