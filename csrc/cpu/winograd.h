@@ -80,13 +80,13 @@ class Winograd {
     return std::max<int64_t>(1, kProductsOfPart / (kBlock * taps_per_corner()));
   }
   int64_t parts() const { return divide_up(sample_.blocks(), blocks_of_part()); }
-  // Padded, lest neighbouring tiles meet in the same places of the cache.
+  // Padded, like what is from a component to the next: else tiles and components meet in the same
+  // places of the cache.
   int64_t tile_stride() const {
     return (blocks_of_part() * taps_per_corner() + 1) * kBlock;
   }
-  int64_t component_stride(const Tiles& tiles) const {
-    return parts() * tiles.count() * tile_stride();
-  }
+  int64_t input_stride(int64_t tiles) const { return parts() * tiles * tile_stride() + kBlock; }
+  int64_t product_stride(int64_t tiles, int64_t width) const { return tiles * width + kBlock; }
   // Outputs of a chunk's row of pairs.
   int64_t row_outputs(const Tiles& tiles) const {
     return divide_up(tiles.columns.count(), apart()) * 2 * apart();
@@ -95,8 +95,10 @@ class Winograd {
   // What a convolution keeps of a chunk, in elements: outputs of a pair of rows, inputs, and
   // products, of tiles of `tile` output channels.
   int64_t outputs(int64_t tile) const { return (2 * row_outputs(largest_chunk()) + tile) * tile; }
-  int64_t inputs() const { return kComponents * component_stride(largest_chunk()); }
-  int64_t products(int64_t tile) const { return kComponents * largest_chunk().count() * tile; }
+  int64_t inputs() const { return kComponents * input_stride(largest_chunk().count()); }
+  int64_t products(int64_t tile) const {
+    return kComponents * product_stride(largest_chunk().count(), tile);
+  }
   // How many tiles of output channels are multiplied with a part before the next part.
   int64_t tiles_at_once(int64_t element_bytes) const {
     return inputs() * element_bytes > kCachedBytes ? kTilesAtOnce : 1;

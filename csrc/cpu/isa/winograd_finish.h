@@ -29,6 +29,13 @@ struct TileSums {
   }
 };
 
+// body(v, Full or Last) for the vectors of a tile's channels; v is a constant.
+template <int Vectors, class Last, class Body>
+__attribute__((always_inline)) inline void for_each_vector_of(Last last, const Body& body) {
+  if constexpr (Vectors == 2) body(std::integral_constant<int64_t, 0>{}, Full{});
+  body(std::integral_constant<int64_t, Vectors - 1>{}, last);
+}
+
 // The products of a chunk and of one tile of output channels.
 template <class D, int Vectors>
 struct Products {
@@ -48,65 +55,71 @@ struct Products {
     return std::min(winograd.row_outputs(tiles), conv.sample.width - first_column());
   }
 
-  // body(sums, column) for the tiles of pair of rows r, channels from v on, and after() for every
-  // few of them. Whether all sums are finite.
-  template <class Width, class Body, class After>
-  bool for_each_tile(int64_t r, int64_t v, Width width, const Body& body,
-                     const After& after) const {
-    const int64_t component = tiles.count() * kSize, apart = winograd.apart();
-    const T* from = data + (r - tiles.rows.first) * tiles.columns.count() * kSize + v;
+  // body(sums, v, width, column) for the vectors v of channels of each tile of pair of rows r, and
+  // after() for every few tiles. The last vector is as wide as `last`. Whether all sums are finite.
+  template <class Last, class Body, class After>
+  __attribute__((always_inline)) bool for_each_tile(int64_t r, Last last, const Body& body,
+                                                    const After& after) const {
+    const int64_t component = winograd.product_stride(tiles.count(), kSize);
+    const int64_t apart = winograd.apart(), last_column = tiles.columns.last;
+    const T* from = data + (r - tiles.rows.first) * tiles.columns.count() * kSize;
     Vector<T> nothing{};
     int64_t column = first_column();
-    for (int64_t c = tiles.columns.first; c < tiles.columns.last; c += apart, column += apart) {
-      for (int64_t i = 0; i < std::min(apart, tiles.columns.last - c); ++i, ++column) {
-        const TileSums<T> sums(from, component);
-        from += kSize;
-        nothing += sums.nothing();
-        body(sums, column);
+    for (int64_t c = tiles.columns.first; c < last_column; c += apart, column += apart) {
+      const int64_t end = column + std::min(apart, last_column - c);
+      for (; column < end; ++column, from += kSize) {
+        for_each_vector_of<Vectors>(last, [&](auto v, auto width) __attribute__((always_inline)) {
+          const TileSums<T> sums(from + v * kLanes<T>, component);
+          nothing += inside<T>(sums.nothing(), width);
+          body(sums, v, width, column);
+        });
       }
       after();
     }
-    return sum_of_lanes<T>(inside<T>(nothing, width)) == 0;
+    return sum_of_lanes<T>(nothing) == 0;
   }
 };
 
 // Results of a pair of rows, channels_last, straight from the registers. Whether all sums are
 // finite: nothing is added to the totals otherwise.
-template <class D, int Vectors, class Finish>
-bool finish_channels_last(const Products<D, Vectors>& products, int64_t r,
+template <class D, int Vectors, class Last, class Finish>
+bool finish_channels_last(const Products<D, Vectors>& products, int64_t r, Last last,
                           const Compute<D>* parameter, D* result, double* totals,
                           const Finish& finish) {
   using T = Compute<D>;
+  constexpr int64_t lanes = kLanes<T>;
   const Sample& s = products.conv.sample;
+  const int64_t first = products.first_channel(), channels = s.channels, width = s.width;
   const int64_t apart = products.winograd.apart(), row = products.winograd.rows().first(r);
   const int64_t rows = row + apart < s.height ? 2 : 1;
   double row_totals[products.kSize] = {};
-  bool finite = true;
-  const int64_t channels = std::min(products.kSize, s.channels - products.first_channel());
-  for_each_vector<T>(channels, [&](int64_t v, auto width) {
-    const int64_t channel = products.first_channel() + v;
-    const Vector<T> p = parameter ? load(parameter + channel, width) : Vector<T>{};
-    Vector<T> total{};
-    const auto store_results = [&](const TileSums<T>& sums, int64_t column) {
-      const int64_t columns = column + apart < s.width ? 2 : 1;
-      for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < columns; ++j) {
-          const int64_t pixel = (row + i * apart) * s.width + column + j * apart;
-          const int64_t offset = pixel * s.channels + channel;
-          const Vector<T> value = finish(sums.y[i][j], p, offset, width);
-          store(result + offset, value, width);
-          total += value;
-        }
+  Vector<T> total[Vectors] = {}, p[Vectors] = {};
+  if (parameter) {
+    for_each_vector_of<Vectors>(
+        last, [&](auto v, auto part) { p[v] = load(parameter + first + v * lanes, part); });
+  }
+  const auto store_results = [&](const TileSums<T>& sums, auto v, auto part, int64_t column)
+                                 __attribute__((always_inline)) {
+    const int64_t columns = column + apart < width ? 2 : 1;
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < columns; ++j) {
+        const int64_t pixel = (row + i * apart) * width + column + j * apart;
+        const int64_t offset = pixel * channels + first + v * lanes;
+        const Vector<T> value = finish(sums.y[i][j], p[v], offset, part);
+        store(result + offset, value, part);
+        total[v] += value;
       }
-    };
-    const auto add_total = [&] {
-      add_to<T>(row_totals + v, total, width);
-      total = Vector<T>{};
-    };
-    finite &= products.for_each_tile(r, v, width, store_results, add_total);
-  });
-  for (int64_t c = 0; totals && finite && c < channels; ++c) {
-    totals[products.first_channel() + c] += row_totals[c];
+    }
+  };
+  const auto add_totals = [&] {
+    for_each_vector_of<Vectors>(last, [&](auto v, auto part) {
+      add_to<T>(row_totals + v * lanes, total[v], part);
+      total[v] = Vector<T>{};
+    });
+  };
+  const bool finite = products.for_each_tile(r, last, store_results, add_totals);
+  for (int64_t c = 0; totals && finite && c < std::min(products.kSize, channels - first); ++c) {
+    totals[first + c] += row_totals[c];
   }
   return finite;
 }
@@ -122,17 +135,16 @@ bool finish_channels_first(const Products<D, Vectors>& products, int64_t r,
   const int64_t apart = products.winograd.apart();
   const int64_t row_size = products.winograd.row_outputs(products.tiles) * size;
   T* const rows = products.conv.scratch;
-  bool finite = true;
-  for (int64_t v = 0; v < size; v += kLanes<T>) {
-    const auto store_sums = [&](const TileSums<T>& sums, int64_t column) {
-      T* const to = rows + (column - products.first_column()) * size + v;
-      for (int64_t i = 0; i < 2; ++i) {
-        store(to + i * row_size, sums.y[i][0]);
-        store(to + i * row_size + apart * size, sums.y[i][1]);
-      }
-    };
-    finite &= products.for_each_tile(r, v, Full{}, store_sums, [] {});
-  }
+  T* const first = rows - products.first_column() * size;
+  const auto store_sums = [&](const TileSums<T>& sums, auto v, Full, int64_t column)
+                              __attribute__((always_inline)) {
+    T* const to = first + column * size + v * kLanes<T>;
+    for (int64_t i = 0; i < 2; ++i) {
+      store(to + i * row_size, sums.y[i][0]);
+      store(to + i * row_size + apart * size, sums.y[i][1]);
+    }
+  };
+  const bool finite = products.for_each_tile(r, Full{}, store_sums, [] {});
   for (int64_t i = 0; finite && i < 2; ++i) {
     const int64_t row = products.winograd.rows().first(r) + i * apart;
     if (row >= s.height) break;
@@ -144,16 +156,55 @@ bool finish_channels_first(const Products<D, Vectors>& products, int64_t r,
 }
 
 template <class D, int Vectors, class Finish>
+bool finish_pair(const Products<D, Vectors>& products, int64_t r, const Compute<D>* parameter,
+                 D* result, double* totals, const Finish& finish) {
+  using T = Compute<D>;
+  const Sample& s = products.conv.sample;
+  if (!s.channels_last) {
+    return finish_channels_first(products, r, parameter, result, totals, finish);
+  }
+  const int64_t of_last = s.channels - products.first_channel() - (Vectors - 1) * kLanes<T>;
+  return of_last < kLanes<T>
+             ? finish_channels_last(products, r, Partial{of_last}, parameter, result, totals, finish)
+             : finish_channels_last(products, r, Full{}, parameter, result, totals, finish);
+}
+
+// Asks for the memory of one of kComponents shares of a tile's results, which the stores would wait
+// for.
+template <class D, int Vectors>
+void prefetch_results(const Products<D, Vectors>& products, int64_t share, const D* result) {
+  constexpr int64_t line = 64 / sizeof(D);
+  const auto ask = [](const D* from, int64_t count) {
+    for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i, 1, 2);
+  };
+  const Sample& s = products.conv.sample;
+  const int64_t channels = std::min(products.kSize, s.channels - products.first_channel());
+  const int64_t columns = products.columns();
+  const int64_t parts = s.channels_last ? columns : channels;
+  const int64_t begin = parts * share / kComponents, end = parts * (share + 1) / kComponents;
+  for (int64_t r = products.tiles.rows.first; r < products.tiles.rows.last; ++r) {
+    for (int64_t i = 0; i < 2; ++i) {
+      const int64_t row = products.winograd.rows().first(r) + i * products.winograd.apart();
+      if (row >= s.height) break;
+      const int64_t pixel = row * s.width + products.first_column();
+      for (int64_t j = begin; j < end; ++j) {
+        if (s.channels_last) {
+          ask(result + (pixel + j) * s.channels + products.first_channel(), channels);
+        } else {
+          ask(result + (products.first_channel() + j) * s.pixels() + pixel, columns);
+        }
+      }
+    }
+  }
+}
+
+template <class D, int Vectors, class Finish>
 void finish_tiles(const Products<D, Vectors>& products, const Compute<D>* parameter, D* result,
                   double* totals, const Finish& finish) {
   const Convolution<D>& conv = products.conv;
   const Sample& s = conv.sample;
   for (int64_t r = products.tiles.rows.first; r < products.tiles.rows.last; ++r) {
-    if ((s.channels_last ? finish_channels_last<D, Vectors, Finish>
-                         : finish_channels_first<D, Vectors, Finish>)(products, r, parameter,
-                                                                      result, totals, finish)) {
-      continue;
-    }
+    if (finish_pair(products, r, parameter, result, totals, finish)) continue;
     for (int64_t i = 0; i < 2; ++i) {
       const int64_t row = products.winograd.rows().first(r) + i * products.winograd.apart();
       if (row >= s.height) break;

@@ -77,7 +77,7 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
            ((tile * width * kComponents + component * w) * s.channels + block * kBlock * w) * taps;
   };
   const int64_t step = winograd.blocks_of_part();
-  inputs += component * winograd.parts() * tiles * stride;
+  inputs += component * winograd.input_stride(tiles);
   for (int64_t block = 0; block < s.blocks(); block += step, inputs += tiles * stride) {
     const int64_t length = std::min(step * kBlock, s.channels - block * kBlock) * taps;
     for (int64_t tile = first_tile; tile < last_tile; ++tile) {
@@ -91,7 +91,7 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
                   : multiply_part<T, 1>)(inputs, stride, panel(tile, block), length, block == 0,
                                          next, tiles,
                                          products + (tile - first_tile) * winograd.products(width) +
-                                             component * tiles * w);
+                                             component * winograd.product_stride(tiles, w));
     }
   }
 }

@@ -25,7 +25,7 @@ __attribute__((noinline)) void transform_pixels(const Sample& s, const Winograd&
                                                 int64_t tiles, int64_t tap, int64_t block_stride,
                                                 const Input& input, T* to) {
   const int64_t part_stride = tiles * winograd.tile_stride();
-  const int64_t component = winograd.parts() * part_stride;
+  const int64_t component = winograd.input_stride(tiles);
   const int64_t part_channels = winograd.blocks_of_part() * kBlock;
   const int64_t taps = winograd.taps_per_corner();
   for (int64_t first = 0; first < s.channels; first += part_channels, to += part_stride) {
