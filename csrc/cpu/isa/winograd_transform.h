@@ -77,7 +77,9 @@ void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, cons
             transform_pixels<T>(
                 s, winograd, tiles.count(), tap, conv.input.block_stride,
                 [=](int64_t a, int64_t b, int64_t offset, auto width) {
-                  return load(of_row[a] + b * right + offset, width);
+                  const T* const from = of_row[a] + b * right + offset;
+                  if (b > 0) __builtin_prefetch(from + 2 * right);
+                  return load(from, width);
                 },
                 to);
             continue;
