@@ -25,10 +25,6 @@ void convolve_pairs(const Convolution<D>& conv, const Compute<D>* parameter, D* 
     for (int64_t first = conv.first_tile; first < conv.last_tile; first += group) {
       const int64_t last = std::min(first + group, conv.last_tile);
       for (int64_t component = 0; component < kComponents; ++component) {
-        if (group == 1) {
-          prefetch_results(Products<D, 2>{conv, winograd, tiles, first, products}, component,
-                           result);
-        }
         multiply_component(conv, winograd, tiles.count(), component, first, last, inputs, products);
       }
       for (int64_t tile = first; tile < last; ++tile) {

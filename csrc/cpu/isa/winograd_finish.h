@@ -169,35 +169,6 @@ bool finish_pair(const Products<D, Vectors>& products, int64_t r, const Compute<
              : finish_channels_last(products, r, Full{}, parameter, result, totals, finish);
 }
 
-// Asks for the memory of one of kComponents shares of a tile's results, which the stores would wait
-// for.
-template <class D, int Vectors>
-void prefetch_results(const Products<D, Vectors>& products, int64_t share, const D* result) {
-  constexpr int64_t line = 64 / sizeof(D);
-  const auto ask = [](const D* from, int64_t count) {
-    for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i, 1, 2);
-  };
-  const Sample& s = products.conv.sample;
-  const int64_t channels = std::min(products.kSize, s.channels - products.first_channel());
-  const int64_t columns = products.columns();
-  const int64_t parts = s.channels_last ? columns : channels;
-  const int64_t begin = parts * share / kComponents, end = parts * (share + 1) / kComponents;
-  for (int64_t r = products.tiles.rows.first; r < products.tiles.rows.last; ++r) {
-    for (int64_t i = 0; i < 2; ++i) {
-      const int64_t row = products.winograd.rows().first(r) + i * products.winograd.apart();
-      if (row >= s.height) break;
-      const int64_t pixel = row * s.width + products.first_column();
-      for (int64_t j = begin; j < end; ++j) {
-        if (s.channels_last) {
-          ask(result + (pixel + j) * s.channels + products.first_channel(), channels);
-        } else {
-          ask(result + (products.first_channel() + j) * s.pixels() + pixel, columns);
-        }
-      }
-    }
-  }
-}
-
 template <class D, int Vectors, class Finish>
 void finish_tiles(const Products<D, Vectors>& products, const Compute<D>* parameter, D* result,
                   double* totals, const Finish& finish) {
