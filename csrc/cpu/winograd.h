@@ -40,7 +40,10 @@ class Winograd {
       : sample_(s),
         sub_kernels_(sub_kernels),
         rows_{s.height, sub_kernels.apart()},
-        columns_{s.width, sub_kernels.apart()} {}
+        columns_{s.width, sub_kernels.apart()},
+        blocks_of_part_(
+            std::max<int64_t>(1, kProductsOfPart / (kBlock * sub_kernels.taps_per_corner()))),
+        parts_(divide_up(s.blocks(), blocks_of_part_)) {}
 
   const Pairs& rows() const { return rows_; }
   const Pairs& columns() const { return columns_; }
@@ -76,10 +79,8 @@ class Winograd {
   // Transformed inputs lie in parts of a few blocks of channels, [component][part][tile][block][tap
   // of a corner][16 channels]: what products are added up from in one go stays together, in the
   // order of the panels.
-  int64_t blocks_of_part() const {
-    return std::max<int64_t>(1, kProductsOfPart / (kBlock * taps_per_corner()));
-  }
-  int64_t parts() const { return divide_up(sample_.blocks(), blocks_of_part()); }
+  int64_t blocks_of_part() const { return blocks_of_part_; }
+  int64_t parts() const { return parts_; }
   // Padded, like what is from a component to the next: else tiles and components meet in the same
   // places of the cache.
   int64_t tile_stride() const {
@@ -134,6 +135,7 @@ class Winograd {
   Sample sample_;
   SubKernels sub_kernels_;
   Pairs rows_, columns_;
+  int64_t blocks_of_part_, parts_;
 };
 
 }  // namespace sspcab::cpu
