@@ -115,7 +115,7 @@ class Winograd {
   static constexpr int64_t kTilesAtOnce = 8;
   // Measured with AVX2: what transforming images costs for each tap of a pixel and channel, and
   // what it costs to write and read five more filters.
-  static constexpr double kImageCost = 14, kFilterCost = 256;
+  static constexpr double kImageCost = 9, kFilterCost = 256;
 
   Tiles largest_chunk() const {
     const int64_t columns = columns_.count();
