@@ -83,9 +83,7 @@ class Winograd {
   int64_t parts() const { return parts_; }
   // Padded, like what is from a component to the next: else tiles and components meet in the same
   // places of the cache.
-  int64_t tile_stride() const {
-    return (blocks_of_part() * taps_per_corner() + 1) * kBlock;
-  }
+  int64_t tile_stride() const { return (blocks_of_part() * taps_per_corner() + 1) * kBlock; }
   int64_t input_stride(int64_t tiles) const { return parts() * tiles * tile_stride() + kBlock; }
   int64_t product_stride(int64_t tiles, int64_t width) const { return tiles * width + kBlock; }
   // Outputs of a chunk's row of pairs.

@@ -66,7 +66,7 @@ void for_each_run(const Convolution<D>& conv, const Chunk& chunk, int64_t pixel_
       for (int64_t line = 0; line < std::min(rows, columns); ++line) {
         const int64_t pixel = row * width + column + line * across;
         const int64_t left = std::max(rows, columns);
-        for_each_part(left, [&](int64_t first, int64_t run) {
+        for_each_part(left, kMaxRun, [&](int64_t first, int64_t run) {
           body(Pixels{pixel + first * step, step, run, step * pixel_sums});
         });
       }

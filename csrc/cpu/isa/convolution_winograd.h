@@ -1,10 +1,10 @@
 // The masked convolution by Winograd's minimal filtering; cpu/winograd.h has the formula.
 //
 // A chunk is about 64 tiles of 2 × 2 outputs. Its inputs are transformed into 9 components, each of
-// which is multiplied with the panels' component of the same number (winograd_products.h). Where the
-// inputs of a chunk don't stay in the second-level cache beside all else, each part of them serves
-// several tiles of output channels. The products then become sums, and are finished like those of
-// the direct way (convolution_finish.h).
+// which is multiplied with the panels' component of the same number (winograd_products.h). Where
+// the inputs of a chunk don't stay in the second-level cache beside all else, each part of them
+// serves several tiles of output channels. The products then become sums, and are finished like
+// those of the direct way (convolution_finish.h).
 //
 // Differences of infinities are NaN where the formula has an infinity. A pair of rows whose sums
 // aren't all finite is computed again, directly.

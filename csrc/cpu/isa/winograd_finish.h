@@ -98,8 +98,8 @@ bool finish_channels_last(const Products<D, Vectors>& products, int64_t r, Last 
     for_each_vector_of<Vectors>(
         last, [&](auto v, auto part) { p[v] = load(parameter + first + v * lanes, part); });
   }
-  const auto store_results = [&](const TileSums<T>& sums, auto v, auto part, int64_t column)
-                                 __attribute__((always_inline)) {
+  const auto store_results = [&](const TileSums<T>& sums, auto v, auto part,
+                                 int64_t column) __attribute__((always_inline)) {
     const int64_t columns = column + apart < width ? 2 : 1;
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) {
@@ -138,12 +138,12 @@ bool finish_channels_first(const Products<D, Vectors>& products, int64_t r,
   T* const first = rows - products.first_column() * size;
   const auto store_sums = [&](const TileSums<T>& sums, auto v, Full, int64_t column)
                               __attribute__((always_inline)) {
-    T* const to = first + column * size + v * kLanes<T>;
-    for (int64_t i = 0; i < 2; ++i) {
-      store(to + i * row_size, sums.y[i][0]);
-      store(to + i * row_size + apart * size, sums.y[i][1]);
-    }
-  };
+                                T* const to = first + column * size + v * kLanes<T>;
+                                for (int64_t i = 0; i < 2; ++i) {
+                                  store(to + i * row_size, sums.y[i][0]);
+                                  store(to + i * row_size + apart * size, sums.y[i][1]);
+                                }
+                              };
   const bool finite = products.for_each_tile(r, Full{}, store_sums, [] {});
   for (int64_t i = 0; finite && i < 2; ++i) {
     const int64_t row = products.winograd.rows().first(r) + i * apart;
@@ -165,7 +165,8 @@ bool finish_pair(const Products<D, Vectors>& products, int64_t r, const Compute<
   }
   const int64_t of_last = s.channels - products.first_channel() - (Vectors - 1) * kLanes<T>;
   return of_last < kLanes<T>
-             ? finish_channels_last(products, r, Partial{of_last}, parameter, result, totals, finish)
+             ? finish_channels_last(products, r, Partial{of_last}, parameter, result, totals,
+                                    finish)
              : finish_channels_last(products, r, Full{}, parameter, result, totals, finish);
 }
 

@@ -1,34 +1,43 @@
 // Winograd's filtering: products of the components of inputs and filters.
 //
-// A run is up to kMaxRun tiles, whose sums over one part of the inputs are in registers. Every step
-// broadcasts one input of each tile and multiplies it with a row of the panel, two vectors of output
-// channels (or one).
+// A run is a few tiles, whose sums over one part of the inputs are in registers. Every step
+// broadcasts one input of each tile and multiplies it with a row of the panel, two vectors of
+// output channels (or one). The terms are larger than the formula's: lest float32 lose digits, even
+// few of them are added up in two chains, of half the tiles at a time.
 #pragma once
 
-template <class T, int Run, int Vectors>
+template <class T, int Run, int Vectors, int Chains>
 void multiply_run(const T* inputs, int64_t tile_stride, const T* panel, int64_t length, bool starts,
                   T* __restrict products) {
   constexpr int64_t lanes = kLanes<T>;
   constexpr int shared = 3;  // tiles that share a pointer: x86 scales the stride by 1 and 2
-  Vector<T> sum[Run][Vectors] = {};
+  Vector<T> sum[Chains][Run][Vectors] = {};
   const T* source[(Run + shared - 1) / shared];
   for (int i = 0; i * shared < Run; ++i) source[i] = inputs + i * shared * tile_stride;
-#pragma GCC unroll 4
-  for (int64_t i = 0; i < length; ++i, panel += Vectors * lanes) {
+  const auto step = [&](int chain, int64_t i) __attribute__((always_inline)) {
     Vector<T> weight[Vectors];
-    for (int v = 0; v < Vectors; ++v) weight[v] = load(panel + v * lanes);
+    for (int v = 0; v < Vectors; ++v) weight[v] = load(panel + (i * Vectors + v) * lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < Run; ++r) {
       const T x = source[r / shared][r % shared * tile_stride + i];
 #pragma GCC unroll 2
-      for (int v = 0; v < Vectors; ++v) sum[r][v] += x * weight[v];
+      for (int v = 0; v < Vectors; ++v) sum[chain][r][v] += x * weight[v];
     }
+  };
+  const int64_t half = length / Chains;
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < half; ++i) {
+#pragma GCC unroll 2
+    for (int chain = 0; chain < Chains; ++chain) step(chain, chain * half + i);
   }
+  for (int64_t i = Chains * half; i < length; ++i) step(0, i);
 #pragma GCC unroll 16
   for (int r = 0; r < Run; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v, products += lanes) {
-      store(products, starts ? sum[r][v] : sum[r][v] + load(products));
+      Vector<T> total = sum[0][r][v];
+      if constexpr (Chains == 2) total += sum[1][r][v];
+      store(products, starts ? total : total + load(products));
     }
   }
 }
@@ -36,25 +45,26 @@ void multiply_run(const T* inputs, int64_t tile_stride, const T* panel, int64_t 
 template <class T>
 using MultiplyRun = void (*)(const T*, int64_t, const T*, int64_t, bool, T*);
 
-template <class T, int Vectors, int... Index>
+template <class T, int Vectors, int Chains, int... Index>
 MultiplyRun<T> multiply_run_of(int64_t run, std::integer_sequence<int, Index...>) {
-  static constexpr MultiplyRun<T> table[] = {multiply_run<T, Index + 1, Vectors>...};
+  static constexpr MultiplyRun<T> table[] = {multiply_run<T, Index + 1, Vectors, Chains>...};
   return table[run - 1];
 }
 
 // One part of the inputs of all tiles, `length` of each. Meanwhile the panel that comes next is
 // asked for, in as many pieces as there are runs.
-template <class T, int Vectors>
+template <class T, int Vectors, int Chains>
 void multiply_part(const T* inputs, int64_t tile_stride, const T* panel, int64_t length,
                    bool starts, const T* next, int64_t tiles, T* products) {
   constexpr int64_t size = Vectors * kLanes<T>, line = 64 / sizeof(T);
+  constexpr int longest = kMaxRun / Chains;
   const int64_t chain = divide_up(length, divide_up(length, kChain));
-  const int64_t piece = divide_up(length * size, divide_up(tiles, kMaxRun));
-  for_each_part(tiles, [&](int64_t first, int64_t count) {
+  const int64_t piece = divide_up(length * size, divide_up(tiles, longest));
+  for_each_part(tiles, longest, [&](int64_t first, int64_t count) {
     for (int64_t i = 0; next && i < piece; i += line) __builtin_prefetch(next + i);
     if (next) next += piece;
-    const auto multiply = multiply_run_of<T, Vectors>(
-        count, std::make_integer_sequence<int, kMaxRun>{});
+    const auto multiply =
+        multiply_run_of<T, Vectors, Chains>(count, std::make_integer_sequence<int, longest>{});
     for (int64_t i = 0; i < length; i += chain) {
       multiply(inputs + first * tile_stride + i, tile_stride, panel + i * size,
                std::min(chain, length - i), starts && i == 0, products + first * size);
@@ -77,6 +87,7 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
            ((tile * width * kComponents + component * w) * s.channels + block * kBlock * w) * taps;
   };
   const int64_t step = winograd.blocks_of_part();
+  const bool few = s.channels * taps <= kChain;
   inputs += component * winograd.input_stride(tiles);
   for (int64_t block = 0; block < s.blocks(); block += step, inputs += tiles * stride) {
     const int64_t length = std::min(step * kBlock, s.channels - block * kBlock) * taps;
@@ -87,11 +98,12 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
                       : block + step < s.blocks() ? panel(first_tile, block + step)
                                                   : nullptr;
       const int64_t w = panel_width<T>(s.channels, tile);
-      (w == width ? multiply_part<T, 2>
-                  : multiply_part<T, 1>)(inputs, stride, panel(tile, block), length, block == 0,
-                                         next, tiles,
-                                         products + (tile - first_tile) * winograd.products(width) +
-                                             component * winograd.product_stride(tiles, w));
+      (w == width ? few ? multiply_part<T, 2, 2> : multiply_part<T, 2, 1>
+       : few ? multiply_part<T, 1, 2>
+             : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, block == 0, next,
+                                       tiles,
+                                       products + (tile - first_tile) * winograd.products(width) +
+                                           component * winograd.product_stride(tiles, w));
     }
   }
 }
