@@ -51,18 +51,17 @@ MultiplyRun<T> multiply_run_of(int64_t run, std::integer_sequence<int, Index...>
   return table[run - 1];
 }
 
-// One part of the inputs of all tiles, `length` of each. Meanwhile the panel that comes next is
-// asked for, in as many pieces as there are runs.
+// One part of the inputs of all tiles, `length` of each, `chain` of them at a time. Meanwhile the
+// panel that comes next is asked for, in as many pieces as there are runs.
 template <class T, int Vectors, int Chains>
 void multiply_part(const T* inputs, int64_t tile_stride, const T* panel, int64_t length,
-                   bool starts, const T* next, int64_t tiles, T* products) {
+                   int64_t chain, bool starts, const T* next, int64_t tiles, T* products) {
   constexpr int64_t size = Vectors * kLanes<T>, line = 64 / sizeof(T);
   constexpr int longest = kMaxRun / Chains;
-  const int64_t chain = divide_up(length, divide_up(length, kChain));
-  const int64_t piece = divide_up(length * size, divide_up(tiles, longest));
+  const int64_t piece = next ? divide_up(length * size, divide_up(tiles, longest)) : 0;
   for_each_part(tiles, longest, [&](int64_t first, int64_t count) {
-    for (int64_t i = 0; next && i < piece; i += line) __builtin_prefetch(next + i);
-    if (next) next += piece;
+    for (int64_t i = 0; i < piece; i += line) __builtin_prefetch(next + i);
+    next += piece;
     const auto multiply =
         multiply_run_of<T, Vectors, Chains>(count, std::make_integer_sequence<int, longest>{});
     for (int64_t i = 0; i < length; i += chain) {
@@ -91,6 +90,7 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
   inputs += component * winograd.input_stride(tiles);
   for (int64_t block = 0; block < s.blocks(); block += step, inputs += tiles * stride) {
     const int64_t length = std::min(step * kBlock, s.channels - block * kBlock) * taps;
+    const int64_t chain = few ? length : divide_up(length, divide_up(length, kChain));
     for (int64_t tile = first_tile; tile < last_tile; ++tile) {
       // One tile's panel lies in one piece, which the processor asks for by itself.
       const T* next = last_tile - first_tile == 1 ? nullptr
@@ -100,8 +100,8 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
       const int64_t w = panel_width<T>(s.channels, tile);
       (w == width ? few ? multiply_part<T, 2, 2> : multiply_part<T, 2, 1>
        : few ? multiply_part<T, 1, 2>
-             : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, block == 0, next,
-                                       tiles,
+             : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, chain, block == 0,
+                                       next, tiles,
                                        products + (tile - first_tile) * winograd.products(width) +
                                            component * winograd.product_stride(tiles, w));
     }
