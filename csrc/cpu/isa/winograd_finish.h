@@ -92,6 +92,7 @@ bool finish_channels_last(const Products<D, Vectors>& products, int64_t r, Last 
   const int64_t first = products.first_channel(), channels = s.channels, width = s.width;
   const int64_t apart = products.winograd.apart(), row = products.winograd.rows().first(r);
   const int64_t rows = row + apart < s.height ? 2 : 1;
+  const int64_t ahead = 8 * apart * channels;  // four steps to the right
   double row_totals[products.kSize] = {};
   Vector<T> total[Vectors] = {}, p[Vectors] = {};
   if (parameter) {
@@ -107,6 +108,7 @@ bool finish_channels_last(const Products<D, Vectors>& products, int64_t r, Last 
         const int64_t offset = pixel * channels + first + v * lanes;
         const Vector<T> value = finish(sums.y[i][j], p[v], offset, part);
         store(result + offset, value, part);
+        if (v == 0) __builtin_prefetch(result + offset + ahead, 1);
         total[v] += value;
       }
     }

@@ -100,8 +100,8 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
       const int64_t w = panel_width<T>(s.channels, tile);
       (w == width ? few ? multiply_part<T, 2, 2> : multiply_part<T, 2, 1>
        : few ? multiply_part<T, 1, 2>
-             : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, chain, block == 0,
-                                       next, tiles,
+             : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, chain,
+                                       block == 0, next, tiles,
                                        products + (tile - first_tile) * winograd.products(width) +
                                            component * winograd.product_stride(tiles, w));
     }

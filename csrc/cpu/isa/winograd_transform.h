@@ -78,7 +78,7 @@ void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, cons
                 s, winograd, tiles.count(), tap, conv.input.block_stride,
                 [=](int64_t a, int64_t b, int64_t offset, auto width) {
                   const T* const from = of_row[a] + b * right + offset;
-                  if (b > 0) __builtin_prefetch(from + 2 * right);
+                  if (b > 0) __builtin_prefetch(from + 4 * right);  // two steps to the right
                   return load(from, width);
                 },
                 to);
