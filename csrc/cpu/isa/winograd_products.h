@@ -6,69 +6,82 @@
 // few of them are added up in two chains, of half the tiles at a time.
 #pragma once
 
+// In each run `piece` elements from `next` on are asked for.
 template <class T, int Run, int Vectors, int Chains>
-void multiply_run(const T* inputs, int64_t tile_stride, const T* panel, int64_t length, bool starts,
-                  T* __restrict products) {
-  constexpr int64_t lanes = kLanes<T>;
+void multiply_runs(const T* inputs, int64_t tile_stride, const T* panel, int64_t length,
+                   bool starts, const T* next, int64_t piece, int64_t runs,
+                   T* __restrict products) {
+  constexpr int64_t lanes = kLanes<T>, line = 64 / sizeof(T);
   constexpr int shared = 3;  // tiles that share a pointer: x86 scales the stride by 1 and 2
-  Vector<T> sum[Chains][Run][Vectors] = {};
-  const T* source[(Run + shared - 1) / shared];
-  for (int i = 0; i * shared < Run; ++i) source[i] = inputs + i * shared * tile_stride;
-  const auto step = [&](int chain, int64_t i) __attribute__((always_inline)) {
-    Vector<T> weight[Vectors];
-    for (int v = 0; v < Vectors; ++v) weight[v] = load(panel + (i * Vectors + v) * lanes);
+  const int64_t half = length / Chains;
+  for (int64_t run = 0; run < runs; ++run, inputs += Run * tile_stride, next += piece) {
+    for (int64_t i = 0; i < piece; i += line) __builtin_prefetch(next + i);
+    Vector<T> sum[Chains][Run][Vectors] = {};
+    const T* source[(Run + shared - 1) / shared];
+    for (int i = 0; i * shared < Run; ++i) source[i] = inputs + i * shared * tile_stride;
+    const auto step = [&](int chain, int64_t i) __attribute__((always_inline)) {
+      Vector<T> weight[Vectors];
+      for (int v = 0; v < Vectors; ++v) weight[v] = load(panel + (i * Vectors + v) * lanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < Run; ++r) {
+        const T x = source[r / shared][r % shared * tile_stride + i];
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) sum[chain][r][v] += x * weight[v];
+      }
+    };
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < half; ++i) {
+#pragma GCC unroll 2
+      for (int chain = 0; chain < Chains; ++chain) step(chain, chain * half + i);
+    }
+    for (int64_t i = Chains * half; i < length; ++i) step(0, i);
 #pragma GCC unroll 16
     for (int r = 0; r < Run; ++r) {
-      const T x = source[r / shared][r % shared * tile_stride + i];
 #pragma GCC unroll 2
-      for (int v = 0; v < Vectors; ++v) sum[chain][r][v] += x * weight[v];
-    }
-  };
-  const int64_t half = length / Chains;
-#pragma GCC unroll 4
-  for (int64_t i = 0; i < half; ++i) {
-#pragma GCC unroll 2
-    for (int chain = 0; chain < Chains; ++chain) step(chain, chain * half + i);
-  }
-  for (int64_t i = Chains * half; i < length; ++i) step(0, i);
-#pragma GCC unroll 16
-  for (int r = 0; r < Run; ++r) {
-#pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v, products += lanes) {
-      Vector<T> total = sum[0][r][v];
-      if constexpr (Chains == 2) total += sum[1][r][v];
-      store(products, starts ? total : total + load(products));
+      for (int v = 0; v < Vectors; ++v, products += lanes) {
+        Vector<T> total = sum[0][r][v];
+        if constexpr (Chains == 2) total += sum[1][r][v];
+        store(products, starts ? total : total + load(products));
+      }
     }
   }
 }
 
 template <class T>
-using MultiplyRun = void (*)(const T*, int64_t, const T*, int64_t, bool, T*);
+using MultiplyRuns = void (*)(const T*, int64_t, const T*, int64_t, bool, const T*, int64_t,
+                              int64_t, T*);
 
 template <class T, int Vectors, int Chains, int... Index>
-MultiplyRun<T> multiply_run_of(int64_t run, std::integer_sequence<int, Index...>) {
-  static constexpr MultiplyRun<T> table[] = {multiply_run<T, Index + 1, Vectors, Chains>...};
+MultiplyRuns<T> multiply_runs_of(int64_t run, std::integer_sequence<int, Index...>) {
+  static constexpr MultiplyRuns<T> table[] = {multiply_runs<T, Index + 1, Vectors, Chains>...};
   return table[run - 1];
 }
 
-// One part of the inputs of all tiles, `length` of each, `chain` of them at a time. Meanwhile the
-// panel that comes next is asked for, in as many pieces as there are runs.
+// One part of the inputs of all tiles, `length` of each, `chain` of them at a time. Runs are as few
+// as there can be, of equal lengths, give or take one. Meanwhile the panel that comes next, if any,
+// is asked for, a piece in each run.
 template <class T, int Vectors, int Chains>
 void multiply_part(const T* inputs, int64_t tile_stride, const T* panel, int64_t length,
                    int64_t chain, bool starts, const T* next, int64_t tiles, T* products) {
-  constexpr int64_t size = Vectors * kLanes<T>, line = 64 / sizeof(T);
+  constexpr int64_t size = Vectors * kLanes<T>;
   constexpr int longest = kMaxRun / Chains;
-  const int64_t piece = next ? divide_up(length * size, divide_up(tiles, longest)) : 0;
-  for_each_part(tiles, longest, [&](int64_t first, int64_t count) {
-    for (int64_t i = 0; i < piece; i += line) __builtin_prefetch(next + i);
-    next += piece;
-    const auto multiply =
-        multiply_run_of<T, Vectors, Chains>(count, std::make_integer_sequence<int, longest>{});
-    for (int64_t i = 0; i < length; i += chain) {
-      multiply(inputs + first * tile_stride + i, tile_stride, panel + i * size,
-               std::min(chain, length - i), starts && i == 0, products + first * size);
-    }
-  });
+  const int64_t runs = divide_up(tiles, longest), least = tiles / runs, longer = tiles % runs;
+  const int64_t piece = next ? divide_up(chain * size, runs) : 0;
+  const auto multiply = [&](int64_t run, int64_t count, int64_t run_first, int64_t tile_first) {
+    if (count == 0) return;
+    multiply_runs_of<T, Vectors, Chains>(run, std::make_integer_sequence<int, longest>{})(
+        inputs + tile_first * tile_stride, tile_stride, panel, chain, starts,
+        next + run_first * piece, piece, count, products + tile_first * size);
+  };
+  for (int64_t i = 0; i < length; i += chain) {
+    chain = std::min(chain, length - i);
+    multiply(least + 1, longer, 0, 0);
+    multiply(least, runs - longer, longer, longer * (least + 1));
+    inputs += chain;
+    panel += chain * size;
+    next += runs * piece;
+    starts = false;
+  }
 }
 
 // Products of one component of a chunk, [tile of output channels][component][tile][channel].
