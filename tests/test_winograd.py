@@ -54,6 +54,20 @@ def test_accuracy(case: Case, dtype: torch.dtype, layout: str) -> None:
     assert_accurate(dtype, runs)
 
 
+@pytest.mark.parametrize("channels", [24, 32, 64, 256])
+def test_float32_keeps_its_digits(channels: int) -> None:
+    """The terms are twice as large as the formula's; in one chain their error would be, too."""
+    case = Case(1, channels, 32, 32)
+    squares = torch.zeros(2, dtype=torch.float64)
+    for seed in range(SEEDS):
+        tensors = arguments(case, seed=seed)[:9]
+        truth = convolution(reference, double(tensors), case.dilation, "none")
+        eager = convolution(reference, tensors, case.dilation, "none")
+        ours = ops.masked_conv2d(*tensors, case.dilation, False, False, WINOGRAD)
+        squares += torch.stack([(y - truth).square().mean() for y in (ours, eager)])
+    assert squares[0] <= 1.8**2 * squares[1]
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("where", ["x", "weight2", "bias3", "grad_y"])
