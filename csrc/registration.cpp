@@ -7,11 +7,11 @@
 //                         longer for lists
 //   fc1_*, fc2_*          (C // r, C), (C // r,) and (C, C // r), (C,)
 //   mean, gate            (N, C), hidden (N, C // r): float32, or float64 for float64 x
-//   allow_tf32            on CUDA, float32 convolutions may round their operands to TF32; no matter
-//   on a CPU config                how convolutions are computed: -1 chosen by the size; on CUDA
-//   tiles, 0 to 2
-//                         from large to small, or 3 plain kernels; on a CPU 0 directly, 1 by
-//                         Winograd's filtering
+//   allow_tf32            on CUDA, float32 convolutions may round their operands to TF32; the CPU
+//                         takes no notice
+//   config                how convolutions are computed, -1 chosen by the size. On CUDA 0 to 2 are
+//                         tiles from large to small, 3 plain kernels; on a CPU 0 is the direct way,
+//                         1 Winograd's filtering
 //   needs                 which gradients to compute; the others come back empty
 #include <torch/csrc/stable/library.h>
 

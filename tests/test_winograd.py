@@ -116,7 +116,8 @@ def test_choice() -> None:
     for case, expected in [
         (Case(1, 64, 40, 40), WINOGRAD),
         (Case(1, 64, 40, 40, 2, 0), WINOGRAD),
-        (Case(1, 16, 40, 40), DIRECT),
+        (Case(1, 32, 64, 64), WINOGRAD),
+        (Case(1, 16, 64, 64), DIRECT),
         (Case(1, 64, 12, 12), DIRECT),
         (Case(1, 256, 16, 16), DIRECT),
         (Case(2, 256, 16, 16), WINOGRAD),

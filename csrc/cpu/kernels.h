@@ -7,9 +7,8 @@
 //
 // Two layouts of our own, both of T:
 //   blocked image  [block of 16 channels][row][column][16 channels], zero beyond the last channel
-//   panel          the weights of one tile of output channels, [filter][block][tap][16
-//   channels][tile]
-//                  for the filters of the four corners, or Winograd's nine
+//   panel          the weights of one tile of output channels, for the filters of the four corners
+//                  or Winograd's nine: [filter][block][tap][16 channels][tile]
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -139,7 +138,7 @@ struct Convolution {
   View<T> input;
   const T* panels;
   int64_t first_tile, last_tile;
-  T* scratch;  // kernels.scratch elements
+  T* scratch;  // kernels.scratch elements, or Winograd's
   Tap* taps;   // room for all taps
 
   int64_t filters() const { return winograd ? kComponents : 4; }

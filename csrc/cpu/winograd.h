@@ -108,7 +108,7 @@ class Winograd {
 
  private:
   static constexpr int64_t kTilesOfChunk = 64;
-  static constexpr int64_t kProductsOfPart = 64;  // added one after another
+  static constexpr int64_t kProductsOfPart = 64;
   static constexpr int64_t kCachedBytes = 384 << 10;
   static constexpr int64_t kTilesAtOnce = 8;
   // Measured with AVX2: what transforming images costs for each tap of a pixel and channel, and

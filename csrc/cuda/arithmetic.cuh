@@ -45,6 +45,14 @@ struct WarpTiles {
                              Stride<_1, Int<together>, Int<4 * together>, _2>>;
 };
 
+// Results as the instructions have them: a thread has two neighbours, four threads whole sectors.
+struct ResultsAsTheyAre {
+  template <bool deep>
+  static constexpr int kTogether = 2;
+  template <bool deep>
+  using Neighbours = Layout<_2>;
+};
+
 // Operands lie in shared memory by their own rows ("deep": the summed dimension is contiguous, 64
 // bytes of it a row) or across them ("wide": rows of the summed dimension, each contiguous along m
 // or n). Swizzle<B, M, S> keeps 2^M elements together and spreads rows over the banks: of a deep
@@ -109,7 +117,7 @@ struct Tf32TensorCores : WarpTiles {
 };
 
 // Exact float32 on CUDA cores.
-struct CudaCores {
+struct CudaCores : ResultsAsTheyAre {
   static constexpr Arithmetic kArithmetic = Arithmetic::Float;
   using Element = float;
   using Operand = float;
@@ -118,11 +126,6 @@ struct CudaCores {
   using Wide = Tf32TensorCores::Wide;
   using CopyDeep = cute::UniversalCopy<float>;
   using CopyWide = cute::UniversalCopy<float>;
-  // Whole sectors of four threads: each has two neighbours.
-  template <bool deep>
-  static constexpr int kTogether = 2;
-  template <bool deep>
-  using Neighbours = Layout<_2>;
   static constexpr int kBeside = 1;
   template <bool deep>
   using Mma = cute::TiledMMA<cute::MMA_Atom<cute::UniversalFMA<float, float, float, float>>,
@@ -136,7 +139,7 @@ struct CudaCores {
   static __device__ int row_of(int thread) { return thread % 8; }
 };
 
-struct DoubleTensorCores : WarpTiles {
+struct DoubleTensorCores : WarpTiles, ResultsAsTheyAre {
   static constexpr Arithmetic kArithmetic = Arithmetic::Double;
   using Element = double;
   using Operand = double;
@@ -147,10 +150,6 @@ struct DoubleTensorCores : WarpTiles {
                                           Layout<Shape<Int<16>, Int<8>>, Stride<_1, Int<16>>>{}));
   using CopyDeep = cute::UniversalCopy<double>;
   using CopyWide = cute::UniversalCopy<double>;
-  template <bool deep>
-  static constexpr int kTogether = 2;
-  template <bool deep>
-  using Neighbours = Layout<_2>;
   static constexpr int kBeside = 1;
   template <bool deep>
   using Mma =

@@ -64,11 +64,14 @@ void for_each_run(const Convolution<D>& conv, const Chunk& chunk, int64_t pixel_
       const int64_t step = along_row ? 1 : width, across = along_row ? width : 1;
       in.pixel_stride = along_row ? conv.input.pixel_stride : conv.input.row_stride;
       for (int64_t line = 0; line < std::min(rows, columns); ++line) {
-        const int64_t pixel = row * width + column + line * across;
-        const int64_t left = std::max(rows, columns);
-        for_each_part(left, kMaxRun, [&](int64_t first, int64_t run) {
-          body(Pixels{pixel + first * step, step, run, step * pixel_sums});
-        });
+        int64_t pixel = row * width + column + line * across;
+        int64_t left = std::max(rows, columns);
+        for (int64_t runs = divide_up(left, kMaxRun); runs > 0; --runs) {
+          const int64_t run = divide_up(left, runs);  // equal lengths, give or take one pixel
+          body(Pixels{pixel, step, run, step * pixel_sums});
+          pixel += run * step;
+          left -= run;
+        }
       }
     }
   }

@@ -88,16 +88,3 @@ AccumulateRun<T> accumulate_run_of(int64_t run, std::integer_sequence<int, Index
   static constexpr AccumulateRun<T> table[] = {accumulate_run<T, Index + 1, Vectors>...};
   return table[run - 1];
 }
-
-// body(first, count) for as few parts as are no longer than `longest`, of equal lengths, give or
-// take one.
-template <class Body>
-inline void for_each_part(int64_t count, int64_t longest, const Body& body) {
-  const int64_t parts = divide_up(count, longest), least = count / parts, more = count % parts;
-  int64_t first = 0;
-  for (int64_t i = 0; i < parts; ++i) {
-    const int64_t part = least + (i < more);
-    body(first, part);
-    first += part;
-  }
-}
