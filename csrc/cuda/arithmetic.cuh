@@ -36,7 +36,7 @@ using cute::Stride;
 // The results of four warps, 2 × 2, of tensor cores.
 struct WarpTiles {
   static constexpr int kPair = 2;
-  static constexpr int kRows = 16;
+  static constexpr int kRows = 16, kRowLanes = 4;
   static __device__ int row_of(int thread) { return thread / 4 % 16; }
 
   // The columns of (pair, thread, warp, instruction).
@@ -49,8 +49,6 @@ struct WarpTiles {
 struct ResultsAsTheyAre {
   template <bool deep>
   static constexpr int kTogether = 2;
-  template <bool deep>
-  using Neighbours = Layout<_2>;
 };
 
 // Operands lie in shared memory by their own rows ("deep": the summed dimension is contiguous, 64
@@ -70,16 +68,14 @@ struct TensorCores16 : WarpTiles {
                                           Layout<Shape<Int<64>, Int<8>>, Stride<_1, Int<64>>>{}));
   using CopyDeep = cute::SM75_U32x4_LDSM_N;
   using CopyWide = cute::SM75_U16x8_LDSM_T;
-  static constexpr int kBeside = 1;
+  static constexpr int kBesideA = 1;
   template <bool deep>
   static constexpr int kTogether = deep ? 8 : 2;
-  template <bool deep>
-  using Neighbours = Layout<Int<kTogether<deep>>>;
   template <bool deep>
   using Mma = cute::TiledMMA<
       cute::MMA_Atom<Instruction>, Layout<Shape<_2, _2, _1>>,
       cute::Tile<Int<32>, std::conditional_t<deep, Interleaved<8>, Int<32>>, Int<16>>>;
-  static constexpr int kChain = 0;
+  static constexpr bool kInChains = false;
 };
 using HalfTensorCores =
     TensorCores16<Arithmetic::Half, __half, cutlass::half_t, cute::SM80_16x8x16_F32F16F16F32_TN>;
@@ -94,26 +90,22 @@ struct Tf32TensorCores : WarpTiles {
                                            Layout<Shape<Int<8>, Int<16>>, Stride<Int<16>, _1>>{}));
   using DeepB = decltype(cute::composition(cute::Swizzle<2, 2, 4>{},
                                            Layout<Shape<Int<16>, Int<16>>, Stride<Int<16>, _1>>{}));
-  // A warp reads 4 rows × 8 neighbours, two words each: of two instructions, whose rows and columns
-  // lie side by side.
+  // A warp reads 4 rows × 8 neighbours; of A two words each, an instruction's rows that its
+  // registers have side by side.
   using Wide = decltype(cute::composition(cute::Swizzle<2, 3, 2>{},
                                           Layout<Shape<Int<32>, Int<8>>, Stride<_1, Int<32>>>{}));
   using CopyDeep = cute::SM75_U32x4_LDSM_N;
   using CopyWide = cute::UniversalCopy<Operand>;
-  static constexpr int kBeside = 2;
-  using BesideM = Layout<Shape<_8, _2, _2, _2>, Stride<_2, Int<16>, Int<32>, _1>>;
-  using BesideN = Layout<Shape<_8, _2, _2>, Stride<_2, Int<16>, _1>>;
+  static constexpr int kBesideA = 2;
+  using BesideM = Layout<Shape<_8, _2, _2>, Stride<_2, _1, Int<16>>>;
   template <bool deep>
-  static constexpr int kTogether = 4;
-  template <bool deep>
-  using Neighbours =
-      Layout<Shape<_2, _2>, std::conditional_t<deep, Stride<_1, _2>, Stride<_2, _1>>>;
+  static constexpr int kTogether = deep ? 4 : 2;
   template <bool deep>
   using Mma =
       cute::TiledMMA<cute::MMA_Atom<cute::SM80_16x8x8_F32TF32TF32F32_TN>, Layout<Shape<_2, _2, _1>>,
                      cute::Tile<std::conditional_t<deep, Int<32>, BesideM>,
-                                std::conditional_t<deep, Interleaved<4>, BesideN>, Int<8>>>;
-  static constexpr int kChain = 0;
+                                std::conditional_t<deep, Interleaved<4>, Int<16>>, Int<8>>>;
+  static constexpr bool kInChains = false;
 };
 
 // Exact float32 on CUDA cores.
@@ -126,16 +118,16 @@ struct CudaCores : ResultsAsTheyAre {
   using Wide = Tf32TensorCores::Wide;
   using CopyDeep = cute::UniversalCopy<float>;
   using CopyWide = cute::UniversalCopy<float>;
-  static constexpr int kBeside = 1;
+  static constexpr int kBesideA = 1;
   template <bool deep>
   using Mma = cute::TiledMMA<cute::MMA_Atom<cute::UniversalFMA<float, float, float, float>>,
                              Layout<Shape<Int<8>, Int<16>, _1>>,
                              cute::Tile<Int<8>, Layout<Shape<Int<16>, _2>, Stride<_2, _1>>, _1>>;
-  // Products are added up in chains of this many stages, and the chains' sums apart: the error of
-  // one long chain would be several times that of PyTorch's convolution.
-  static constexpr int kChain = 4;
+  // Products are added up in chains, each once around the ring of stages, and the chains' sums
+  // apart: the error of one long chain would be several times that of PyTorch's convolution.
+  static constexpr bool kInChains = true;
   static constexpr int kPair = 1;
-  static constexpr int kRows = 8;
+  static constexpr int kRows = 8, kRowLanes = 1;
   static __device__ int row_of(int thread) { return thread % 8; }
 };
 
@@ -150,11 +142,11 @@ struct DoubleTensorCores : WarpTiles, ResultsAsTheyAre {
                                           Layout<Shape<Int<16>, Int<8>>, Stride<_1, Int<16>>>{}));
   using CopyDeep = cute::UniversalCopy<double>;
   using CopyWide = cute::UniversalCopy<double>;
-  static constexpr int kBeside = 1;
+  static constexpr int kBesideA = 1;
   template <bool deep>
   using Mma =
       cute::TiledMMA<cute::MMA_Atom<cute::SM80_8x8x4_F64F64F64F64_TN>, Layout<Shape<_2, _2, _1>>>;
-  static constexpr int kChain = 0;
+  static constexpr bool kInChains = false;
 };
 
 template <Arithmetic arithmetic>

@@ -16,9 +16,9 @@ inline Geometry geometry_of(const Convolution& convolution) {
 }
 
 template <class D>
-Filters<D> filters_of(const Convolution& convolution) {
-  Filters<D> filters{{}, convolution.tap_stride};
-  for (int i = 0; i < 4; ++i) filters.corner[i] = static_cast<const D*>(convolution.corner[i]);
+Filters filters_of(const Convolution& convolution) {
+  Filters filters{{}, convolution.tap_stride * static_cast<int64_t>(sizeof(D))};
+  for (int i = 0; i < 4; ++i) filters.corner[i] = static_cast<const char*>(convolution.corner[i]);
   return filters;
 }
 

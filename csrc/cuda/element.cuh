@@ -78,32 +78,54 @@ __device__ void store(D* to, const Vector<D, N>& value) {
   *reinterpret_cast<Vector<D, N>*>(to) = value;
 }
 
-// Into global memory. The compiler takes the assignment of a Vector apart and doesn't always put
-// the pieces together again; this it can't take apart.
-template <int Bytes, bool is_float>
-struct Raw;
-template <>
-struct Raw<2, false> {
-  using Type = unsigned short;
-};
-template <bool is_float>
-struct Raw<4, is_float> {
-  using Type = std::conditional_t<is_float, float, unsigned>;
-};
-template <bool is_float>
-struct Raw<8, is_float> {
-  using Type = std::conditional_t<is_float, float2, uint2>;
-};
-template <bool is_float>
-struct Raw<16, is_float> {
-  using Type = std::conditional_t<is_float, float4, uint4>;
-};
-template <class D, int N>
+// Stores that the compiler can't take apart, as it does with the assignment of a Vector, not always
+// putting the pieces together again. `constant` elements on, which takes no register.
+template <int constant = 0, class D, int N>
 __device__ void store_global(D* to, const Vector<D, N>& value) {
-  using Type = typename Raw<sizeof(value), std::is_same_v<D, float>>::Type;
-  Type raw;
-  memcpy(&raw, &value, sizeof(value));
-  __stwb(reinterpret_cast<Type*>(to), raw);
+  constexpr int offset = constant * static_cast<int>(sizeof(D)), bytes = sizeof(value);
+  if constexpr (bytes == 16 && std::is_same_v<D, float>) {
+    asm volatile("st.global.v4.f32 [%0 + %5], {%1, %2, %3, %4};" ::"l"(to), "f"(value[0]),
+                 "f"(value[1]), "f"(value[2]), "f"(value[3]), "n"(offset)
+                 : "memory");
+  } else if constexpr (bytes == 16) {
+    uint4 raw;
+    memcpy(&raw, &value, bytes);
+    asm volatile("st.global.v4.b32 [%0 + %5], {%1, %2, %3, %4};" ::"l"(to), "r"(raw.x), "r"(raw.y),
+                 "r"(raw.z), "r"(raw.w), "n"(offset)
+                 : "memory");
+  } else if constexpr (bytes == 8 && std::is_same_v<D, float>) {
+    asm volatile("st.global.v2.f32 [%0 + %3], {%1, %2};" ::"l"(to), "f"(value[0]), "f"(value[1]),
+                 "n"(offset)
+                 : "memory");
+  } else if constexpr (bytes == 8) {
+    uint64_t raw;
+    memcpy(&raw, &value, bytes);
+    asm volatile("st.global.b64 [%0 + %2], %1;" ::"l"(to), "l"(raw), "n"(offset) : "memory");
+  } else if constexpr (bytes == 4) {
+    unsigned raw;
+    memcpy(&raw, &value, bytes);
+    asm volatile("st.global.b32 [%0 + %2], %1;" ::"l"(to), "r"(raw), "n"(offset) : "memory");
+  } else {
+    to[constant] = value[0];
+  }
+}
+template <int constant, class W, int N>
+__device__ void store_shared(W* to, const Vector<W, N>& value) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  constexpr int offset = constant * static_cast<int>(sizeof(W));
+  if constexpr (sizeof(W) == 8) {
+    asm volatile("st.shared.v2.f64 [%0 + %3], {%1, %2};" ::"r"(address), "d"(value[0]),
+                 "d"(value[1]), "n"(offset)
+                 : "memory");
+  } else if constexpr (N == 2) {
+    asm volatile("st.shared.v2.f32 [%0 + %3], {%1, %2};" ::"r"(address), "f"(value[0]),
+                 "f"(value[1]), "n"(offset)
+                 : "memory");
+  } else {
+    asm volatile("st.shared.v4.f32 [%0 + %5], {%1, %2, %3, %4};" ::"r"(address), "f"(value[0]),
+                 "f"(value[1]), "f"(value[2]), "f"(value[3]), "n"(offset)
+                 : "memory");
+  }
 }
 
 template <class D, int N>

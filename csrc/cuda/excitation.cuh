@@ -7,31 +7,42 @@ namespace sspcab::cuda {
 
 constexpr int kExcitationThreads = 1024;
 
-// finish(row, Σ over columns of matrix[row][column] · vector[column]). A warp has Rows rows at a
-// time: its threads read neighbouring elements, several loads are under way, and neighbouring
-// threads finish neighbouring rows.
-template <int Rows, class P, class W, class Finish>
+// finish(row, Σ over columns of matrix[row][column] · vector[column]). A warp has at least Rows
+// rows at a time: Lanes threads share a row and read neighbouring elements, of neighbouring rows
+// where these are short; several loads are under way, and neighbouring threads finish neighbouring
+// rows.
+template <int Rows, int Lanes = 32, class P, class W, class Finish>
 __device__ void multiply(const P* matrix, const W* vector, int64_t rows, int64_t columns,
-                         Finish&& finish) {
+                         const Finish& finish) {
+  if constexpr (Lanes > 1) {
+    if (columns <= Lanes / 2) {
+      return multiply<Rows, Lanes / 2>(matrix, vector, rows, columns, finish);
+    }
+  }
   constexpr int warps = kExcitationThreads / 32;
-  const int lane = threadIdx.x % 32;
-  for (int64_t row = threadIdx.x / 32 * Rows; row < rows; row += warps * Rows) {
-    W sum[Rows] = {};
-#pragma unroll(8 / Rows)
-    for (int64_t column = lane; column < columns; column += 32) {
+  constexpr int beside = 32 / Lanes, own = Rows > beside ? Rows / beside : 1;
+  const int lane = threadIdx.x % Lanes;
+  for (int64_t of_warp = threadIdx.x / 32 * own * beside; of_warp < rows;
+       of_warp += warps * own * beside) {
+    const int64_t row = of_warp + threadIdx.x % 32 / Lanes;
+    W sum[own] = {};
+#pragma unroll(8 / own)
+    for (int64_t column = lane; column < columns; column += Lanes) {
       const W factor = vector[column];
 #pragma unroll
-      for (int i = 0; i < Rows; ++i) {
-        if (row + i < rows) sum[i] += widen(matrix[(row + i) * columns + column]) * factor;
+      for (int i = 0; i < own; ++i) {
+        if (row + i * beside < rows) {
+          sum[i] += widen(matrix[(row + i * beside) * columns + column]) * factor;
+        }
       }
     }
-    W own = 0;
+    W finished = 0;
 #pragma unroll
-    for (int i = 0; i < Rows; ++i) {
-      sum[i] = add_lanes(sum[i], 32);
-      if (lane == i) own = sum[i];
+    for (int i = 0; i < own; ++i) {
+      sum[i] = add_lanes(sum[i], Lanes);
+      if (lane == i) finished = sum[i];
     }
-    if (lane < Rows && row + lane < rows) finish(row + lane, own);
+    if (lane < own && row + lane * beside < rows) finish(row + lane * beside, finished);
   }
 }
 

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kExcitationThreads)
               [&](int64_t j, W sum) { hidden[j] = relu(sum + widen(bias1[j])); });
   __syncthreads();
   const P* bias2 = static_cast<const P*>(excitation.fc2_bias);
-  multiply<4>(static_cast<const P*>(excitation.fc2_weight), hidden, channels, excitation.hidden,
+  multiply<8>(static_cast<const P*>(excitation.fc2_weight), hidden, channels, excitation.hidden,
               [&](int64_t c, W sum) { gate[c] = 1 / (1 + exp(-(sum + widen(bias2[c])))); });
 }
 

@@ -4,12 +4,47 @@
 // A block owns a tile of kM × kN results and walks the summed dimension in steps of kDepthBytes. A
 // ring of kStages tiles of both operands is filled by asynchronous 16-byte copies, kStages - 1
 // steps ahead; a warp owns a quarter of the results in registers and reads its fragments one
-// instruction's depth ahead of the instruction that uses them.
+// instruction's depth ahead of the instruction that uses them. The loop goes once around the ring,
+// so that where a stage lies is a constant; not in exact float32, where it would be too long.
 #pragma once
 
 #include "cuda/arithmetic.cuh"
 
 namespace sspcab::cuda {
+
+// Stages of the ring are numbers, or constants where the loop is unrolled.
+template <class Stage>
+__device__ constexpr auto after(Stage stage) {
+  return (stage + _1{}) % Int<kStages>{};
+}
+template <class Stage>
+__device__ constexpr auto before(Stage stage) {
+  return (stage + Int<kStages - 1>{}) % Int<kStages>{};
+}
+// body(stage) for one stage after the other, round and round, as long as it's true.
+template <class Body>
+__device__ __forceinline__ void go_round(const Body& body) {
+  static_assert(kStages == 4);
+  for (;;) {
+    if (!body(_0{})) return;
+    if (!body(_1{})) return;
+    if (!body(_2{})) return;
+    if (!body(Int<3>{})) return;
+  }
+}
+
+// `bytes` times a stage, as a constant where it is one, and the rest.
+template <class Stage, int bytes>
+struct StageOffset {
+  static constexpr int kConstant = 0;
+  static __device__ int rest(int stage) { return stage * bytes; }
+};
+template <class Stage, int bytes>
+  requires cute::is_static<Stage>::value
+struct StageOffset<Stage, bytes> {
+  static constexpr int kConstant = Stage::value * bytes;
+  static __device__ int rest(int) { return 0; }
+};
 
 // The compiler would compute an address anew in every step rather than keep it in a register.
 template <class T>
@@ -53,39 +88,62 @@ __device__ void load_matrices(unsigned from, To&& fragment) {
   }
 }
 
+// The same for `count` elements beside one another.
+template <int count, int constant, class Operand>
+__device__ Vector<Operand, count> load_shared(unsigned from) {
+  Vector<Operand, count> loaded;
+  if constexpr (sizeof(loaded) == 4) {
+    unsigned word;
+    asm volatile("ld.shared.b32 %0, [%1 + %2];" : "=r"(word) : "r"(from), "n"(constant));
+    memcpy(&loaded, &word, sizeof(loaded));
+  } else if constexpr (sizeof(Operand) == 4) {
+    uint2 words;
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2 + %3];"
+                 : "=r"(words.x), "=r"(words.y)
+                 : "r"(from), "n"(constant));
+    memcpy(&loaded, &words, sizeof(loaded));
+  } else {
+    uint64_t word;
+    asm volatile("ld.shared.b64 %0, [%1 + %2];" : "=l"(word) : "r"(from), "n"(constant));
+    memcpy(&loaded, &word, sizeof(loaded));
+  }
+  return loaded;
+}
+
 // Where a thread's fragments of one operand lie in a stage. A fragment's offset is that of the
 // thread plus a constant, and the two have no bit in common, so that of the swizzle only an XOR
-// with a constant is left to do, once for each constant. Those of `beside` instructions lie side by
-// side, where single elements are loaded.
-template <class Operand, class Layout, class TiledCopy, class Operation, int beside>
+// with a constant is left to do, once for each constant. `beside` elements lie side by side, where
+// single elements are loaded.
+template <class Operand, class Layout, class TiledCopy, class Operation, int beside,
+          int stage_bytes>
 class Fragments {
  public:
-  __device__ explicit Fragments(const void* shared) : shared_(static_cast<const char*>(shared)) {
+  __device__ explicit Fragments(const void* shared) {
     const int thread = Swizzle::apply(*mine().data()) * static_cast<int>(sizeof(Operand));
-    for (int i = 0; i < kFlips; ++i) thread_[i] = kept(thread ^ (i * kFlip));
+    for (int i = 0; i < kFlips; ++i) {
+      from_[i] = kept(cute::cast_smem_ptr_to_uint(shared) + (thread ^ (i * kFlip)));
+    }
   }
 
-  // The k-th fragments, for each m (or n), of the stage that begins `stage` bytes on.
-  template <class To, int k>
-  __device__ void load(int stage, cute::C<k>, To& to) const {
+  // The k-th fragments, for each m (or n), of a stage.
+  template <class Stage, class To, int k>
+  __device__ void load(Stage stage, cute::C<k>, To& to) const {
     using namespace cute;
-    constexpr int copies = decltype(size<0, 1>(to))::value / beside;
+    using Offset = StageOffset<Stage, stage_bytes>;
     for_each(make_int_sequence<decltype(size<1>(to))::value>{}, [&](auto m) {
-      for_each(make_int_sequence<copies>{}, [&](auto v) {
+      constexpr int copies = decltype(size<0, 1>(to))::value / beside;
+      for_each(make_int_sequence<copies>{}, [&](auto copy) {
+        constexpr int v = copy * beside;
         constexpr int constant =
-            Swizzle::apply(decltype(mine().layout()){}(make_coord(_0{}, v), m, Int<k>{}));
+            Swizzle::apply(decltype(mine().layout()){}(make_coord(_0{}, Int<v>{}), m, Int<k>{}));
         constexpr int flip = (constant & kSwizzled) * sizeof(Operand) / kFlip;
-        constexpr int added = (constant & ~kSwizzled) * sizeof(Operand);
-        const int from = thread_[flip] + stage;
+        constexpr int added = (constant & ~kSwizzled) * sizeof(Operand) + Offset::kConstant;
+        const unsigned from = from_[flip] + Offset::rest(stage);
         if constexpr (std::is_same_v<Operation, UniversalCopy<Operand>>) {
-          const auto loaded =
-              sspcab::cuda::load<beside>(reinterpret_cast<const Operand*>(shared_ + from + added));
-          for (int i = 0; i < beside; ++i) {
-            to(make_coord(_0{}, v + i * copies), m, Int<k>{}) = loaded[i];
-          }
+          const auto loaded = load_shared<beside, added, Operand>(from);
+          for (int i = 0; i < beside; ++i) to(make_coord(_0{}, v + i), m, Int<k>{}) = loaded[i];
         } else {
-          load_matrices<Operation, added>(cast_smem_ptr_to_uint(shared_) + from,
-                                          to(make_coord(_, v), m, Int<k>{}));
+          load_matrices<Operation, added>(from, to(make_coord(_, Int<v>{}), m, Int<k>{}));
         }
       });
     });
@@ -105,8 +163,7 @@ class Fragments {
                                        cute::get_nonswizzle_portion(Layout{})));
   }
 
-  const char* shared_;
-  int thread_[kFlips];
+  unsigned from_[kFlips];
 };
 
 // What is multiplied. Operands of a gradient of filters are wide, all others deep.
@@ -125,7 +182,6 @@ struct MainLoop {
   // A thread has kGroups times kTogether neighbours of a row's columns.
   static constexpr int kTogether = Arithmetic::template kTogether<kDeep>;
   static constexpr int kGroups = kN * Arithmetic::kRows / kThreads / kTogether;
-  using Neighbours = typename Arithmetic::template Neighbours<kDeep>;
 
   template <class Deep, int rows>
   using Layout =
@@ -159,15 +215,15 @@ struct MainLoop {
     return sums;
   }
 
-  // start + Σ over `steps` ≥ 1 steps. operands.copy(stage) copies those of the next step into the
-  // stage that begins `stage` bytes on, and moves on; beyond the last step it copies zeros: each
-  // stage is written at least once, since the last step reads ahead.
+  // start + Σ over `steps` ≥ 1 steps. operands.copy<kStageBytes>(stage) copies those of the next
+  // step into that stage, and moves on.
   template <class Operands, class Start>
   static __device__ auto run(Operands& operands, int steps, void* shared, const Start& start) {
     using namespace cute;
-    constexpr int beside = kDeep ? 1 : Arithmetic::kBeside;
-    const Fragments<Operand, LayoutA, CopyA, Operation, beside> from_a(shared_a(shared));
-    const Fragments<Operand, LayoutB, CopyB, Operation, beside> from_b(shared_b(shared));
+    constexpr int beside_a = kDeep ? 1 : Arithmetic::kBesideA;
+    const Fragments<Operand, LayoutA, CopyA, Operation, beside_a, kStageBytes> from_a(
+        shared_a(shared));
+    const Fragments<Operand, LayoutB, CopyB, Operation, 1, kStageBytes> from_b(shared_b(shared));
     const Mma mma;
     const auto thread = mma.get_slice(threadIdx.x);
     // (MMA, m, k) and, of the same registers, (values, m, k).
@@ -179,31 +235,22 @@ struct MainLoop {
     Tensor to_b = CopyB{}.get_slice(threadIdx.x).retile_D(rB);
     constexpr int kBlocks = size<2>(rA);
 
-    for (int stage = 0; stage < kStages - 1; ++stage) {
-      operands.copy(stage * kStageBytes);
+    int left = steps;
+    // If there is a step that is so far ahead.
+    const auto fill = [&](auto stage, int ahead) {
+      if (left > ahead) operands.template copy<kStageBytes>(stage);
       cp_async_fence();
-    }
-    const int copying = steps < kStages ? 1 : steps - (kStages - 1);  // steps that copy
-    int step = 0, read = 0, write = (kStages - 1) * kStageBytes;
-    cp_async_wait<kStages - 2>();
-    __syncthreads();
-    from_a.load(read, _0{}, to_a);
-    from_b.load(read, _0{}, to_b);
-
+    };
+    const auto wait = [] {
+      cp_async_wait<kStages - 2>();
+      __syncthreads();
+    };
+    const auto read = [&](auto stage, auto k) {
+      from_a.load(stage, k, to_a);
+      from_b.load(stage, k, to_b);
+    };
     // to = from + what the k-th fragments add.
     const auto multiply = [&](auto k, const auto& from, auto& to) {
-      if constexpr (k == kBlocks - 1) {
-        cp_async_wait<kStages - 2>();
-        __syncthreads();
-        write = read;
-        read = read == (kStages - 1) * kStageBytes ? 0 : read + kStageBytes;
-      }
-      from_a.load(read, Int<(k + 1) % kBlocks>{}, to_a);
-      from_b.load(read, Int<(k + 1) % kBlocks>{}, to_b);
-      if constexpr (k == 0) {
-        if (step < copying) operands.copy(write);
-        cp_async_fence();
-      }
       if constexpr (Arithmetic::kArithmetic == sspcab::cuda::Arithmetic::Tf32) {
         // grad_a and the filters of the gradient of x have been rounded when they were written.
         if constexpr (product == Product::Forward) round_to_tf32(rA(_, _, k));
@@ -211,32 +258,53 @@ struct MainLoop {
       }
       cute::gemm(mma, to, rA(_, _, k), rB(_, _, k), from);
     };
-    const auto multiply_others = [&](auto& sums) {
-      for_each(make_int_sequence<kBlocks - 1>{},
-               [&](auto k) { multiply(Int<k + 1>{}, sums, sums); });
+    // The first products of a stage.
+    const auto begin = [&](auto stage, const auto& from, auto& to) {
+      read(stage, _1{});
+      fill(before(stage), kStages - 1);
+      multiply(_0{}, from, to);
     };
+    // All others but the last; the last too, if another step comes, and what that begins with.
+    constexpr Int<kBlocks - 1> last{};
+    const auto go_on = [&](auto stage, auto& sums) {
+      for_each(make_int_sequence<kBlocks - 2>{}, [&](auto i) {
+        read(stage, i + _2{});
+        multiply(i + _1{}, sums, sums);
+      });
+      if (--left == 0) return false;
+      wait();
+      read(after(stage), _0{});
+      multiply(last, sums, sums);
+      return true;
+    };
+
+    for_each(make_int_sequence<kStages - 1>{}, [&](auto stage) { fill(stage, stage); });
+    wait();
+    read(_0{}, _0{});
     auto sums = make_fragment_like(zeros());
-    if constexpr (Arithmetic::kChain == 0) {
+    if constexpr (!Arithmetic::kInChains) {
       // The first products are added to the start: the sums need not be set to it.
-      multiply(_0{}, start, sums);
-      for (;;) {
-        multiply_others(sums);
-        if (++step == steps) break;
-        multiply(_0{}, sums, sums);
-      }
+      begin(_0{}, start, sums);
+      go_round([&](auto stage) {
+        if (!go_on(stage, sums)) return false;
+        begin(after(stage), sums, sums);
+        return true;
+      });
+      multiply(last, sums, sums);
     } else {
       cute::copy(start, sums);
       auto chain = zeros();
-      for (; step < steps; ++step) {
-        multiply(_0{}, chain, chain);
-        multiply_others(chain);
-        if (step % Arithmetic::kChain == Arithmetic::kChain - 1 || step + 1 == steps) {
+      bool more = true;
+      for (int stage = 0; more; stage = after(stage)) {
+        begin(stage, chain, chain);
+        more = go_on(stage, chain);
+        if (!more) multiply(last, chain, chain);
+        if (stage == kStages - 1 || !more) {
           cute::axpby(1.f, chain, 1.f, sums);
           cute::clear(chain);
         }
       }
     }
-    cp_async_wait<0>();
     __syncthreads();  // shared memory is free for what comes after
     return sums;
   }

@@ -10,59 +10,9 @@
 #pragma once
 
 #include "cuda/main_loop.cuh"
-#include "geometry.h"
+#include "cuda/taps.cuh"
 
 namespace sspcab::cuda {
-
-// Images of a convolution are channels_last, (N, H, W, C).
-struct Geometry {
-  int64_t pixels;  // N · H · W
-  int height, width, channels;
-  SubKernels sub_kernels;
-
-  __device__ bool contains(int row, int column) const {
-    return (static_cast<unsigned>(row) < static_cast<unsigned>(height)) &
-           (static_cast<unsigned>(column) < static_cast<unsigned>(width));
-  }
-};
-
-// A position in the corners, in the order of SubKernels.
-struct Tap {
-  int corner = 0, i = 0, j = 0;
-
-  __device__ void move_on(const SubKernels& sub_kernels) {
-    const int kernel_dim = static_cast<int>(sub_kernels.kernel_dim);
-    const bool is_last = ++j == kernel_dim;  // without branches, which would move every register
-    i += is_last;
-    j = is_last ? 0 : j;
-    corner += i == kernel_dim;
-    i = i == kernel_dim ? 0 : i;
-  }
-  __device__ int row(const SubKernels& sub_kernels) const {
-    return static_cast<int>(sub_kernels.row(corner, i));
-  }
-  __device__ int column(const SubKernels& sub_kernels) const {
-    return static_cast<int>(sub_kernels.column(corner, j));
-  }
-};
-
-// A pixel's row and column, and those of the pixels after it, without a division each.
-struct Place {
-  int row, column;
-
-  __device__ Place(const Geometry& g, unsigned within_sample) {
-    const unsigned line = within_sample / g.width;
-    column = static_cast<int>(within_sample - line * g.width);
-    row = static_cast<int>(line % g.height);
-  }
-  // by = Place(g, how many pixels to move on).
-  __device__ void move(const Geometry& g, const Place& by) {
-    row += by.row;
-    column += by.column;
-    if (column >= g.width) column -= g.width, ++row;
-    if (row >= g.height) row -= g.height;
-  }
-};
 
 // 16 bytes, or 16 zeros where `bytes` is 0. CuTe's copy makes the number of bytes from a predicate,
 // once for every piece.
@@ -74,8 +24,11 @@ __device__ void copy_piece(const void* from, unsigned to, int bytes) {
 
 __device__ inline int bytes_if(bool inside) { return inside ? kVectorBytes : 0; }
 
+// A thread's pieces of an operand's rows, which are the source's. It goes along them: each has a
+// pointer, that of a stage lies a constant on.
 template <class D, int rows, class Layout>
-struct DeepPieces {
+class DeepPieces {
+ public:
   static constexpr int kPieces = rows / 32;  // of a thread
   const int row, channel;                    // of the first piece
 
@@ -85,67 +38,80 @@ struct DeepPieces {
     to_ = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
   }
 
-  // `row_bytes` lie between the rows of the source.
-  __device__ void copy(const D* from, int64_t row_bytes, int stage,
-                       const int (&bytes)[kPieces]) const {
-    const char* source = reinterpret_cast<const char*>(from);
+  // The first piece for `stage` is at `from`; `row_bytes` lie between the rows of the source.
+  template <class Stage>
+  __device__ void move_to(const char* from, int row_bytes, Stage stage) {
+    from -= stage * kDepthBytes;
+    for (int r = 0; r < kPieces; ++r) from_[r] = kept(from + r * (INT64_C(32) * row_bytes));
+  }
+  template <int stage_bytes, class Stage>
+  __device__ void copy(Stage stage, const int (&bytes)[kPieces]) {
+    using From = StageOffset<Stage, kDepthBytes>;
+    using To = StageOffset<Stage, stage_bytes>;
     cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto r) {
       // 32 rows are a multiple of the swizzle's period.
-      copy_piece<r * 32 * kDepthBytes, 0>(source, to_ + stage, bytes[r]);
-      source += 32 * row_bytes;
+      copy_piece<To::kConstant + r * 32 * kDepthBytes, From::kConstant>(
+          from_[r] + From::rest(stage), to_ + To::rest(stage), bytes[r]);
     });
+  }
+  // After `stage`.
+  template <class Stage>
+  __device__ void move_on(Stage stage) {
+    if (stage == kStages - 1) {
+      for (int r = 0; r < kPieces; ++r) from_[r] += kStages * kDepthBytes;
+    }
   }
 
  private:
   unsigned to_;
+  const char* from_[kPieces];
 };
 
 template <class D, int columns, int depth, class Layout>
 class WidePieces {
  public:
-  const int row;
+  const int row, column;  // of the first piece
 
   // Of the columns from `first` to `end`.
   __device__ WidePieces(int first, int end, D* shared)
-      : row(threadIdx.x / kLanes), columns_(end - first) {
+      : row(row_of(threadIdx.x / kLanes)),
+        column(threadIdx.x % kLanes * kVector<D>),
+        columns_(end - first) {
     for (int p = 0; p < kAddresses; ++p) {
-      const unsigned offset = Layout{}(column(p), row) * static_cast<unsigned>(sizeof(D));
+      const unsigned offset = Layout{}(column + kApart * p, row) * static_cast<unsigned>(sizeof(D));
       to_[p] = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
     }
-    second_ = kept(static_cast<int64_t>(column(kAddresses - 1) - column(0)));
   }
 
-  __device__ int column(int p) const {
-    // Neighbouring rows take their pieces in another order: they'd meet in the same banks.
-    const int piece = kPieces % 2 == 0 ? p ^ (row & 1) : p;
-    return (threadIdx.x % kLanes + kLanes * piece) * kVector<D>;
-  }
+  __device__ bool is_full() const { return columns_ >= columns; }
 
-  // `from`: at column(0).
-  __device__ void copy(const D* from, int stage, int bytes) const {
-    const D* const first[] = {from, from + second_};
-    const auto copy_all = [&](const auto& bytes_of) {
-      cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto p) {
-        // What is two pieces on lies a constant further, here and there.
-        constexpr int even = p / 2 * 2 * kLanes * kVector<D>;
-        copy_piece<Layout{}(even, 0) * sizeof(D), even * sizeof(D)>(
-            first[p % 2], to_[p % 2] + stage, bytes_of(p));
-      });
-    };
-    if (columns_ >= columns) {
-      copy_all([&](int) { return bytes; });
-    } else {
-      copy_all([&](int p) { return column(p) < columns_ ? bytes : 0; });
-    }
+  // The first piece is at `from`; `full`: is_full().
+  template <bool full, int stage_bytes, class Stage>
+  __device__ void copy(const void* from, Stage stage, int bytes) const {
+    using To = StageOffset<Stage, stage_bytes>;
+    cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto p) {
+      // What is two pieces on lies a constant further.
+      constexpr int even = p / 2 * 2 * kApart;
+      copy_piece<To::kConstant + Layout{}(even, 0) * sizeof(D), p * kApart * sizeof(D)>(
+          from, to_[p % 2] + To::rest(stage), full || column + kApart * p < columns_ ? bytes : 0);
+    });
   }
 
  private:
   static constexpr int kLanes = kThreads / depth;
-  static constexpr int kPieces = columns / kVector<D> / kLanes;  // of a thread
+  static constexpr int kApart = kLanes * kVector<D>;  // columns from a piece to the next
+  static constexpr int kPieces = columns / kApart;    // of a thread
   static constexpr int kAddresses = kPieces == 1 ? 1 : 2;
+
+  // Eight threads copy to all banks at once: where they have two rows, of which neighbours share
+  // banks, the rows are four apart.
+  static __device__ int row_of(int row) {
+    if constexpr (kLanes > 4) return row;
+    return row / 8 * 8 + row % 2 * 4 + row / 2 % 4;
+  }
+
   const int columns_;
   unsigned to_[kAddresses];
-  int64_t second_;
 };
 
 // Pixels of an image, moved by one tap (times `sign`), and their channels.
@@ -158,27 +124,31 @@ class MovedPixels {
   __device__ MovedPixels(const Geometry& g, const D* image, int64_t pixel, unsigned within_sample,
                          int rows, int sign, D* shared)
       : g_(g), sign_(sign), pieces_(shared) {
-    at_first_ = kept(image + (pixel + pieces_.row) * g.channels + pieces_.channel);
+    at_first_ = kept(reinterpret_cast<const char*>(image + (pixel + pieces_.row) * g.channels +
+                                                   pieces_.channel));
     Place place(g, within_sample + pieces_.row);
     const Place by(g, 32);
     for (int r = 0; r < Pieces::kPieces; ++r) {
+      places_[r] = place;
       // A row beyond the last pixel is outside the image whatever the tap.
-      row_[r] = pieces_.row + 32 * r < rows ? place.row : -(1 << 30);
-      column_[r] = place.column;
+      if (pieces_.row + 32 * r >= rows) places_[r].pixel = 1u << 31;
       place.move(g, by);
     }
   }
 
-  __device__ void move_to(const Tap& tap) {
-    const int row = sign_ * tap.row(g_.sub_kernels), column = sign_ * tap.column(g_.sub_kernels);
-    from_ = at_first_ + (static_cast<int64_t>(row) * g_.width + column) * g_.channels;
-    for (int r = 0; r < Pieces::kPieces; ++r) {
-      bytes_[r] = bytes_if(g_.contains(row_[r] + row, column_[r] + column));
-    }
+  template <class Stage>
+  __device__ void move_to(const Tap& tap, Stage stage) {
+    const Shift shift(g_, tap, sign_);
+    pieces_.move_to(at_first_ + shift.bytes<D>(g_), g_.pixel_bytes<D>(), stage);
+    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = bytes_if(places_[r].has(g_, shift));
   }
-  __device__ void copy(int stage) {
-    pieces_.copy(from_, g_.channels * static_cast<int64_t>(sizeof(D)), stage, bytes_);
-    from_ += Loop::kDepth;
+  template <int stage_bytes, class Stage>
+  __device__ void copy(Stage stage) {
+    pieces_.template copy<stage_bytes>(stage, bytes_);
+  }
+  template <class Stage>
+  __device__ void move_on(Stage stage) {
+    pieces_.move_on(stage);
   }
   // `left` channels are left for this step and those that follow.
   __device__ void end_at(int left) {
@@ -191,22 +161,21 @@ class MovedPixels {
 
   const Geometry& g_;
   const int sign_;
-  const Pieces pieces_;
-  const D *at_first_, *from_;
-  int row_[Pieces::kPieces], column_[Pieces::kPieces], bytes_[Pieces::kPieces];
+  Pieces pieces_;
+  const char* at_first_;
+  Place places_[Pieces::kPieces];
+  int bytes_[Pieces::kPieces];
 };
 
-// Where the sub-kernels lie: tap t of a corner is a (C, C) matrix, `tap_stride` elements after the
-// one before.
-template <class D>
+// Where the sub-kernels lie: tap t of a corner is a (C, C) matrix, `tap_bytes` after the one
+// before.
 struct Filters {
-  const D* corner[4];
-  int64_t tap_stride;
+  const char* corner[4];
+  int64_t tap_bytes;
 
-  __device__ const D* at(const SubKernels& sub_kernels, const Tap& tap) const {
-    const int c = tap.corner;
-    const D* of_corner = c & 2 ? (c & 1 ? corner[3] : corner[2]) : (c & 1 ? corner[1] : corner[0]);
-    return of_corner + (tap.i * static_cast<int>(sub_kernels.kernel_dim) + tap.j) * tap_stride;
+  __device__ const char* at(const SubKernels& sub_kernels, const Tap& tap) const {
+    return corner[tap.corner] +
+           (tap.i * static_cast<int>(sub_kernels.kernel_dim) + tap.j) * tap_bytes;
   }
 };
 
@@ -217,20 +186,26 @@ class FilterRows {
  public:
   using D = typename Loop::Element;
 
-  __device__ FilterRows(const Geometry& g, const Filters<D>& filters, int first, D* shared)
-      : g_(g), filters_(filters), pieces_(shared) {
-    const int row = first + pieces_.row;
-    offset_ = kept(static_cast<int64_t>(row) * g.channels + pieces_.channel);
-    for (int r = 0; r < Pieces::kPieces; ++r) full_[r] = kept(bytes_if(row + 32 * r < g.channels));
+  __device__ FilterRows(const Geometry& g, const Filters& filters, int first, D* shared)
+      : g_(g), filters_(filters), pieces_(shared), row_(first + pieces_.row) {
+    offset_ = kept(static_cast<int64_t>(row_) * g.pixel_bytes<D>() +
+                   pieces_.channel * static_cast<int>(sizeof(D)));
   }
 
-  __device__ void move_to(const Tap& tap) {
-    from_ = filters_.at(g_.sub_kernels, tap) + offset_;
-    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = full_[r];
+  template <class Stage>
+  __device__ void move_to(const Tap& tap, Stage stage) {
+    pieces_.move_to(filters_.at(g_.sub_kernels, tap) + offset_, g_.pixel_bytes<D>(), stage);
   }
-  __device__ void copy(int stage) {
-    pieces_.copy(from_, g_.channels * static_cast<int64_t>(sizeof(D)), stage, bytes_);
-    from_ += Loop::kDepth;
+  __device__ void begin() {
+    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = bytes_if(row_ + 32 * r < g_.channels);
+  }
+  template <int stage_bytes, class Stage>
+  __device__ void copy(Stage stage) {
+    pieces_.template copy<stage_bytes>(stage, bytes_);
+  }
+  template <class Stage>
+  __device__ void move_on(Stage stage) {
+    pieces_.move_on(stage);
   }
   __device__ void end_at(int left) {
     if (pieces_.channel < left) return;
@@ -241,46 +216,58 @@ class FilterRows {
   using Pieces = DeepPieces<D, Loop::kN, typename Loop::LayoutB>;
 
   const Geometry& g_;
-  const Filters<D>& filters_;
-  const Pieces pieces_;
+  const Filters& filters_;
+  Pieces pieces_;
+  const int row_;  // of the first piece, in the matrix
   int64_t offset_;
-  const D* from_;
-  int full_[Pieces::kPieces], bytes_[Pieces::kPieces];
+  int bytes_[Pieces::kPieces];
 };
 
-// Both operands of the forward pass or of the gradient of x: tap after tap, channel after channel,
-// and zeros after that.
+// Both operands of the forward pass or of the gradient of x: tap after tap, channel after channel.
 template <class Loop>
 class TapsAndChannels {
  public:
   __device__ TapsAndChannels(const Geometry& g, MovedPixels<Loop>& pixels,
                              FilterRows<Loop>& filters)
       : g_(g), pixels_(pixels), filters_(filters) {
-    full_ = g.channels - g.channels % Loop::kDepth;
-    move();
+    full_ = g.channels - static_cast<unsigned>(g.channels) % Loop::kDepth;
+    filters_.begin();
+    move(cute::_0{});
   }
 
-  __device__ void copy(int stage) {
-    pixels_.copy(stage);
-    filters_.copy(stage);
+  template <int stage_bytes, class Stage>
+  __device__ void copy(Stage stage) {
+    pixels_.template copy<stage_bytes>(stage);
+    filters_.template copy<stage_bytes>(stage);
     channel_ += Loop::kDepth;
-    if (channel_ >= full_) go_on();
+    if (channel_ < full_) {
+      move_on(stage);
+    } else if (channel_ < g_.channels) {
+      move_on(stage);
+      end_at(g_.channels - channel_);
+    } else {
+      move_to_next_tap(after(stage));
+    }
   }
 
  private:
-  __device__ void go_on() {
-    if (channel_ >= g_.channels) {
-      channel_ = 0;
-      tap_.move_on(g_.sub_kernels);
-      move();
-    } else {
-      end_at(g_.channels - channel_);
-    }
+  template <class Stage>
+  __device__ void move_on(Stage stage) {
+    pixels_.move_on(stage);
+    filters_.move_on(stage);
   }
-  __device__ void move() {
-    if (tap_.corner >= 4) return end_at(0);
-    pixels_.move_to(tap_);
-    filters_.move_to(tap_);
+  template <class Stage>
+  __device__ void move_to_next_tap(Stage stage) {
+    channel_ = 0;
+    tap_.move_on(g_.sub_kernels);
+    if (tap_.corner < 4) move(stage);
+  }
+  template <class Stage>
+  __device__ void move(Stage stage) {
+    pixels_.move_to(tap_, stage);
+    filters_.move_to(tap_, stage);
+    if (full_ == g_.channels) return;
+    filters_.begin();
     if (full_ == 0) end_at(g_.channels);
   }
   __device__ void end_at(int left) {
@@ -308,27 +295,33 @@ class PixelsOfTap {
       : g_(g),
         of_a_(first_output, g.channels, Loop::shared_a(shared)),
         of_x_(first_input, g.channels, Loop::shared_b(shared)),
-        moved_row_(tap.row(g.sub_kernels)),
-        moved_column_(tap.column(g.sub_kernels)),
-        place_(g, begin % (static_cast<int64_t>(g.height) * g.width) + of_a_.row),
+        is_full_(of_a_.is_full() && of_x_.is_full() && end <= g.pixels),
+        step_bytes_(kept(static_cast<int64_t>(kDepthBytes) * g.channels)),
+        shift_(g, tap, 1),
+        place_(g, begin % g.sample_pixels() + of_a_.row),
         by_(g, Loop::kDepth) {
     const int64_t pixel = begin + of_a_.row;
-    left_ = (end < g.pixels ? end : g.pixels) - pixel;
-    a_ = grad_a + pixel * g.channels + first_output + of_a_.column(0);
-    x_ = x + (pixel + static_cast<int64_t>(moved_row_) * g.width + moved_column_) * g.channels +
-         first_input + of_x_.column(0);
+    const int64_t left = (end < g.pixels ? end : g.pixels) - pixel;
+    steps_ = left > 0 ? static_cast<int>(divide_up(left, Loop::kDepth)) : 0;
+    a_ = reinterpret_cast<const char*>(grad_a + pixel * g.channels + first_output + of_a_.column);
+    x_ = reinterpret_cast<const char*>(x + pixel * g.channels + first_input + of_x_.column) +
+         shift_.bytes<D>(g);
   }
 
-  __device__ void copy(int stage) {
-    const bool is_pixel = left_ > 0;
-    const bool is_moved_pixel =
-        is_pixel & g_.contains(place_.row + moved_row_, place_.column + moved_column_);
-    of_a_.copy(a_, stage, bytes_if(is_pixel));
-    of_x_.copy(x_, stage, bytes_if(is_moved_pixel));
+  template <int stage_bytes, class Stage>
+  __device__ void copy(Stage stage) {
+    const bool is_inside = place_.has(g_, shift_);
+    if (is_full_) {
+      of_a_.template copy<true, stage_bytes>(a_, stage, kVectorBytes);
+      of_x_.template copy<true, stage_bytes>(x_, stage, bytes_if(is_inside));
+    } else {
+      const bool is_pixel = steps_-- > 0;
+      of_a_.template copy<false, stage_bytes>(a_, stage, bytes_if(is_pixel));
+      of_x_.template copy<false, stage_bytes>(x_, stage, bytes_if(is_pixel & is_inside));
+    }
     // kDepth pixels on.
-    a_ += static_cast<int64_t>(Loop::kDepth) * g_.channels;
-    x_ += static_cast<int64_t>(Loop::kDepth) * g_.channels;
-    left_ -= Loop::kDepth;
+    a_ += step_bytes_;
+    x_ += step_bytes_;
     place_.move(g_, by_);
   }
 
@@ -339,11 +332,13 @@ class PixelsOfTap {
   const Geometry& g_;
   const PiecesA of_a_;
   const PiecesB of_x_;
-  const int moved_row_, moved_column_;
+  const bool is_full_;  // no piece is outside the filter or the range
+  const int64_t step_bytes_;
+  const Shift shift_;
   Place place_;  // of this thread's row, not moved
   const Place by_;
-  const D *a_, *x_;
-  int64_t left_;  // pixels from this thread's row on
+  const char *a_, *x_;
+  int steps_;  // in which this thread's row is a pixel
 };
 
 }  // namespace sspcab::cuda
