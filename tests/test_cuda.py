@@ -156,6 +156,25 @@ def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:
             assert_equal(ours, true.to(element))
 
 
+@pytest.mark.parametrize("dtype", [*HALVES, "tf32", torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", TILED, ids=str)
+def test_gradients_apart(case: Case, dtype: torch.dtype | str) -> None:
+    """Those of x and of the weights share a launch where both are needed: the same bits."""
+    allow_tf32 = dtype == "tf32"
+    element = torch.float32 if isinstance(dtype, str) else dtype
+    tensors = arguments(case, element, "cuda")
+    grads = output_gradients(case, element, "cuda")
+    for config in configs():
+        together = forced(tensors, case.dilation, *grads, config, allow_tf32)
+        for names in (NAMES[:1], NAMES[1:5]):
+            inputs = [t.detach() for t in tensors]
+            wanted = [inputs[NAMES.index(name)].requires_grad_() for name in names]
+            out, loss = ops.sspcab(*inputs, case.dilation, True, True, allow_tf32, config)[:2]
+            gradients = torch.autograd.grad([out, loss], wanted, grads)
+            for name, gradient in zip(names, gradients, strict=True):
+                assert_equal(gradient, together[f"grad_{name}"])
+
+
 def test_tf32_follows_the_setting_of_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
     operator = ops.sspcab_inference
@@ -188,13 +207,14 @@ def test_config_that_the_channels_do_not_fit() -> None:
 
 
 def test_plan_of_launches() -> None:
-    """Three launches forward, six backward; one more where something has to be packed, but weights
-    alone are packed beside the gate's gradient."""
+    """Three launches forward, five or six backward; one more where something has to be packed, but
+    weights alone are packed beside the gate's gradient."""
     shape = (2, 64, 32, 32)
     forward = ["convolution", "gate", "scale"]
     plan = _C.plan(shape, "float16")
     assert plan["tiled"] and plan["forward_launches"] == forward
-    assert len(plan["backward_launches"]) == 6
+    gradients = ["gradients"], ["input_gradient", "weight_gradient"]
+    excitation = ["gate_gradient", "excitation_gradient", "activation_gradient"]
     for options in (
         {"channels_last": False},
         {"kernel_dim": 3},
@@ -203,14 +223,22 @@ def test_plan_of_launches() -> None:
     ):
         plan = _C.plan(shape, "float16", **options)
         assert plan["forward_launches"] == ["pack", *forward]
-        packs_x = not options.get("channels_last", True)
-        assert plan["backward_launches"][packs_x] == "gate_gradient"
-        assert len(plan["backward_launches"]) == 6 + packs_x
+        apart = plan["input_gradient"]["config"] != plan["weight_gradient"]["config"]
+        packing = [] if options.get("channels_last", True) else ["pack"]
+        assert plan["backward_launches"] == [
+            *packing,
+            *excitation,
+            *gradients[apart],
+            "parameter_gradients",
+        ]
     for options in ({"capability": 75}, {"config": PLAIN}):
         plan = _C.plan(shape, "float16", **options)
         assert not plan["tiled"]
         assert plan["forward_launches"] == ["convolution", "channel_sums", "gate", "scale"]
+        assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
     assert not _C.plan((2, 65, 32, 32), "float16")["tiled"]
+    # Far more pixels than pairs of channels, and tiles for each: in a launch of their own.
+    assert "gradients" in _C.plan((8, 128, 56, 56), "bfloat16")["backward_launches"]
 
 
 def test_plan_of_tiles() -> None:

@@ -126,4 +126,12 @@ void convolve_weight_gradient(const Convolution& convolution, const WeightGradie
   });
 }
 
+void convolve_gradients(const Convolution& convolution, const InputGradient& input,
+                        const LaunchPlan& input_plan, const WeightGradient& weights,
+                        const LaunchPlan& weight_plan, cudaStream_t stream) {
+  with_launcher(convolution.arithmetic, [&](auto launcher) {
+    launcher.gradients(convolution, input, input_plan, weights, weight_plan, stream);
+  });
+}
+
 }  // namespace sspcab::cuda

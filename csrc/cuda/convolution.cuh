@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using D = typename Loop::Element;
   using W = Wide<D>;
   extern __shared__ __align__(128) unsigned char shared[];
-  const TileOrigin origin(g, Loop::kM, Loop::kN);
+  const TileOrigin origin(g, blockIdx.x, Loop::kM, Loop::kN);
   __shared__ alignas(kVectorBytes) W bias[Loop::kN];  // of the tile's channels
   static_assert(Loop::kN <= kThreads);
   if (threadIdx.x < Loop::kN) {
@@ -74,19 +74,22 @@ __global__ void __launch_bounds__(kThreads, 1)
 // (backward 4) As (A), with grad_a for x, mirrored taps and transposed filters; the direct gradient
 // of the loss is subtracted while the tile is written.
 template <class Loop>
-__global__ void __launch_bounds__(kThreads, 1)
-    input_gradient_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
-                          InputGradient gradient) {
+__device__ __forceinline__ void input_gradient(const Geometry& g, const Filters& filters,
+                                               const Image& image, const InputGradient& gradient,
+                                               unsigned block) {
 #if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
   extern __shared__ __align__(128) unsigned char shared[];
-  const TileOrigin origin(g, Loop::kM, Loop::kN);
-  MovedPixels<Loop> pixels(g, static_cast<const D*>(gradient.grad_a), origin.pixel,
-                           origin.within_sample, origin.pixels, -1, Loop::shared_a(shared));
-  FilterRows<Loop> rows(g, filters, origin.channel, Loop::shared_b(shared));
-  TapsAndChannels<Loop> operands(g, pixels, rows);
-  const auto sums = Loop::run(operands, g.steps(Loop::kDepth), shared, Loop::zeros());
+  const auto sums = [&] {
+    const TileOrigin origin(g, block, Loop::kM, Loop::kN);
+    MovedPixels<Loop> pixels(g, static_cast<const D*>(gradient.grad_a), origin.pixel,
+                             origin.within_sample, origin.pixels, -1, Loop::shared_a(shared));
+    FilterRows<Loop> rows(g, filters, origin.channel, Loop::shared_b(shared));
+    TapsAndChannels<Loop> operands(g, pixels, rows);
+    return Loop::run(operands, g.steps(Loop::kDepth), shared, Loop::zeros());
+  }();
+  const TileOrigin origin(g, kept(block), Loop::kM, Loop::kN);  // anew: it would take registers
 
   const D* y = static_cast<const D*>(gradient.gradient.y);
   const D* x = static_cast<const D*>(gradient.gradient.x);
@@ -138,9 +141,8 @@ struct WeightShares {
 // (backward 5) A block owns kM output × kN input channels of one tap, and one split of the pixels;
 // it sums over them and leaves the tile for parameter_gradients to add up.
 template <class Loop>
-__global__ void __launch_bounds__(kThreads, 1)
-    weight_gradient_kernel(Geometry g, WeightGradient gradient,
-                           const __grid_constant__ WeightShares shares) {
+__device__ __forceinline__ void weight_gradient(const Geometry& g, const WeightGradient& gradient,
+                                                const WeightShares& shares, int block) {
 #if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
@@ -148,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Blocks: input channels fastest, then output channels, taps of the needed corners, splits.
   const int tiles_n = static_cast<int>(divide_up(g.channels, Loop::kN));
   const int tiles_m = static_cast<int>(divide_up(g.channels, Loop::kM));
-  int rest = blockIdx.x;
+  int rest = block;
   const int first_n = rest % tiles_n * Loop::kN;
   rest /= tiles_n;
   const int first_m = rest % tiles_m * Loop::kM;
@@ -176,6 +178,34 @@ __global__ void __launch_bounds__(kThreads, 1)
                             store_global<at.kConstant>(to + at.offset, piece);
                           });
 #endif
+}
+
+template <class Loop>
+__global__ void __launch_bounds__(kThreads, 1)
+    input_gradient_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
+                          InputGradient gradient) {
+  input_gradient<Loop>(g, filters, image, gradient, blockIdx.x);
+}
+
+template <class Loop>
+__global__ void __launch_bounds__(kThreads, 1)
+    weight_gradient_kernel(Geometry g, WeightGradient gradient,
+                           const __grid_constant__ WeightShares shares) {
+  weight_gradient<Loop>(g, gradient, shares, blockIdx.x);
+}
+
+// (backward 4 and 5) Blocks of both, so that the tensor cores work for the one while the other
+// waits for memory. Those of the weights come first: they take longer.
+template <class OfInput, class OfWeights>
+__global__ void __launch_bounds__(kThreads, 1)
+    gradients_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
+                     InputGradient input, WeightGradient weights,
+                     const __grid_constant__ WeightShares shares, unsigned weight_blocks) {
+  if (blockIdx.x < weight_blocks) {
+    weight_gradient<OfWeights>(g, weights, shares, blockIdx.x);
+  } else {
+    input_gradient<OfInput>(g, filters, image, input, blockIdx.x - weight_blocks);
+  }
 }
 
 }  // namespace sspcab::cuda

@@ -126,4 +126,12 @@ struct WeightGradient {
 void convolve_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                               const LaunchPlan& plan, cudaStream_t stream);
 
+// --- (backward 4 and 5) in one launch.
+constexpr bool share_a_launch(const LaunchPlan& input, const LaunchPlan& weights) {
+  return input.config == weights.config;
+}
+void convolve_gradients(const Convolution& convolution, const InputGradient& input,
+                        const LaunchPlan& input_plan, const WeightGradient& weights,
+                        const LaunchPlan& weight_plan, cudaStream_t stream);
+
 }  // namespace sspcab::cuda

@@ -70,15 +70,19 @@ class ConvolutionGradient {
                         workspace[bias_sums_], stream);
     parameters.bias_sums = workspace[bias_sums_];
     parameters.bias_parts = bias_parts(convolution_.image());
-    if (needs_x_) {
-      convolution_.input_gradient({grad_a, gradient, mutable_data(*grad_x_)}, stream);
+    const InputGradient input{grad_a, gradient, needs_x_ ? mutable_data(*grad_x_) : nullptr};
+    if (!needs_weights_) {
+      if (needs_x_) convolution_.input_gradient(input, stream);
+      return;
     }
-    if (needs_weights_) {
-      WeightGradient weights{grad_a, nullptr, {}, workspace[weight_sums_]};
-      std::copy(needs_, needs_ + 4, weights.needs);
+    WeightGradient weights{grad_a, nullptr, {}, workspace[weight_sums_]};
+    std::copy(needs_, needs_ + 4, weights.needs);
+    parameters.weight_sums = workspace[weight_sums_];
+    parameters.splits = splits_;
+    if (needs_x_) {
+      convolution_.gradients(input, weights, stream);
+    } else {
       convolution_.weight_gradient(weights, stream);
-      parameters.weight_sums = workspace[weight_sums_];
-      parameters.splits = splits_;
     }
   }
 

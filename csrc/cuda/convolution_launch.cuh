@@ -55,21 +55,43 @@ void Launcher<arithmetic>::input_gradient(const Convolution& convolution,
   });
 }
 
+inline WeightShares shares_of(const Convolution& convolution, const WeightGradient& gradient,
+                              const LaunchPlan& plan, int depth) {
+  const Image& image = convolution.image;
+  const int64_t steps = divide_up(image.samples * image.pixels(), depth);
+  WeightShares shares{steps / plan.splits, steps % plan.splits, 0, {}};
+  for (int i = 0; i < 4; ++i) {
+    if (gradient.needs[i]) shares.corner[shares.corners++] = i;
+  }
+  return shares;
+}
+
 template <Arithmetic arithmetic>
 void Launcher<arithmetic>::weight_gradient(const Convolution& convolution,
                                            const WeightGradient& gradient, const LaunchPlan& plan,
                                            cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
-  const Image& image = convolution.image;
-  const int64_t steps =
-      divide_up(image.samples * image.pixels(), kDepthBytes / sizeof(typename Cores::Element));
-  WeightShares shares{steps / plan.splits, steps % plan.splits, 0, {}};
-  for (int i = 0; i < 4; ++i) {
-    if (gradient.needs[i]) shares.corner[shares.corners++] = i;
-  }
   with_config(plan.config, [&](auto config) {
-    launch(weight_gradient_kernel<MainLoop<Cores, config, Product::WeightGradient>>, plan.blocks,
-           plan.threads, plan.shared_bytes, stream, geometry_of(convolution), gradient, shares);
+    using Loop = MainLoop<Cores, config, Product::WeightGradient>;
+    launch(weight_gradient_kernel<Loop>, plan.blocks, plan.threads, plan.shared_bytes, stream,
+           geometry_of(convolution), gradient,
+           shares_of(convolution, gradient, plan, Loop::kDepth));
+  });
+}
+
+template <Arithmetic arithmetic>
+void Launcher<arithmetic>::gradients(const Convolution& convolution, const InputGradient& input,
+                                     const LaunchPlan& input_plan, const WeightGradient& weights,
+                                     const LaunchPlan& weight_plan, cudaStream_t stream) {
+  using Cores = typename CoresOf<arithmetic>::Type;
+  with_config(input_plan.config, [&](auto config) {
+    using OfInput = MainLoop<Cores, config, Product::InputGradient>;
+    using OfWeights = MainLoop<Cores, config, Product::WeightGradient>;
+    launch(gradients_kernel<OfInput, OfWeights>, input_plan.blocks + weight_plan.blocks,
+           input_plan.threads, input_plan.shared_bytes, stream, geometry_of(convolution),
+           filters_of<typename Cores::Element>(convolution), convolution.image, input, weights,
+           shares_of(convolution, weights, weight_plan, OfWeights::kDepth),
+           static_cast<unsigned>(weight_plan.blocks));
   });
 }
 

@@ -13,6 +13,9 @@ struct Launcher {
                              cudaStream_t);
   static void weight_gradient(const Convolution&, const WeightGradient&, const LaunchPlan&,
                               cudaStream_t);
+  // Of plans that share a launch.
+  static void gradients(const Convolution&, const InputGradient&, const LaunchPlan&,
+                        const WeightGradient&, const LaunchPlan&, cudaStream_t);
 };
 
 }  // namespace sspcab::cuda

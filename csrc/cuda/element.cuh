@@ -106,7 +106,10 @@ __device__ void store_global(D* to, const Vector<D, N>& value) {
     memcpy(&raw, &value, bytes);
     asm volatile("st.global.b32 [%0 + %2], %1;" ::"l"(to), "r"(raw), "n"(offset) : "memory");
   } else {
-    to[constant] = value[0];
+    static_assert(bytes == 2);
+    unsigned short raw;
+    memcpy(&raw, &value, bytes);
+    asm volatile("st.global.b16 [%0 + %2], %1;" ::"l"(to), "h"(raw), "n"(offset) : "memory");
   }
 }
 template <int constant, class W, int N>

@@ -34,11 +34,20 @@ inline std::vector<std::string> forward_launches(const Problem& p) {
   launches.insert(launches.end(), {"gate", "scale"});
   return launches;
 }
+// All gradients needed.
 inline std::vector<std::string> backward_launches(const Problem& p) {
-  std::vector<std::string> launches{"gate_gradient",  "excitation_gradient", "activation_gradient",
-                                    "input_gradient", "weight_gradient",     "parameter_gradients"};
+  std::vector<std::string> launches;
   // Weights alone are packed beside the gate's gradient.
-  if (p.is_tiled() && packs_x(p.image)) launches.insert(launches.begin(), "pack");
+  if (p.is_tiled() && packs_x(p.image)) launches.push_back("pack");
+  launches.insert(launches.end(), {"gate_gradient", "excitation_gradient", "activation_gradient"});
+  const Convolution convolution = p.convolution();
+  if (p.is_tiled() && share_a_launch(plan_input_gradient(convolution, p.device),
+                                     plan_weight_gradient(convolution, p.device, 4))) {
+    launches.push_back("gradients");
+  } else {
+    launches.insert(launches.end(), {"input_gradient", "weight_gradient"});
+  }
+  launches.push_back("parameter_gradients");
   return launches;
 }
 

@@ -107,6 +107,20 @@ class MaskedConvolution {
     }
   }
 
+  // Both, in one launch where they can share it.
+  void gradients(const InputGradient& input, WeightGradient weights, cudaStream_t stream) const {
+    if (is_tiled_) {
+      const LaunchPlan input_plan = plan_input_gradient(convolution_, device_);
+      const LaunchPlan weight_plan = this->weight_plan(weights.needs);
+      if (share_a_launch(input_plan, weight_plan)) {
+        weights.x = x_;
+        return convolve_gradients(convolution_, input, input_plan, weights, weight_plan, stream);
+      }
+    }
+    input_gradient(input, stream);
+    weight_gradient(weights, stream);
+  }
+
   int64_t weight_gradient_splits(const bool (&needs)[4]) const {
     return is_tiled_ ? weight_plan(needs).splits : 1;
   }

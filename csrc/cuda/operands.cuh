@@ -67,6 +67,7 @@ class DeepPieces {
   const char* from_[kPieces];
 };
 
+// A thread's pieces of one of an operand's rows, which is a pixel.
 template <class D, int columns, int depth, class Layout>
 class WidePieces {
  public:
@@ -196,7 +197,8 @@ class FilterRows {
   __device__ void move_to(const Tap& tap, Stage stage) {
     pieces_.move_to(filters_.at(g_.sub_kernels, tap) + offset_, g_.pixel_bytes<D>(), stage);
   }
-  __device__ void begin() {
+  // Undoes end_at.
+  __device__ void restore() {
     for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = bytes_if(row_ + 32 * r < g_.channels);
   }
   template <int stage_bytes, class Stage>
@@ -231,7 +233,7 @@ class TapsAndChannels {
                              FilterRows<Loop>& filters)
       : g_(g), pixels_(pixels), filters_(filters) {
     full_ = g.channels - static_cast<unsigned>(g.channels) % Loop::kDepth;
-    filters_.begin();
+    filters_.restore();
     move(cute::_0{});
   }
 
@@ -267,7 +269,7 @@ class TapsAndChannels {
     pixels_.move_to(tap_, stage);
     filters_.move_to(tap_, stage);
     if (full_ == g_.channels) return;
-    filters_.begin();
+    filters_.restore();
     if (full_ == 0) end_at(g_.channels);
   }
   __device__ void end_at(int left) {

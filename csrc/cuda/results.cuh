@@ -64,11 +64,11 @@ struct TileOrigin {
   __device__ TileOrigin(int rows, int row, int column, int m)
       : pixel(row), channel(column), pixels(min(rows - row, m)), pixels_of_sample(rows) {}
   // Blocks that share pixels are neighbours.
-  __device__ TileOrigin(const Geometry& g, int m, unsigned n) {
+  __device__ TileOrigin(const Geometry& g, unsigned block, int m, unsigned n) {
     const int tiles_n = (g.channels + n - 1) / n;
-    const int tile = blockIdx.x / tiles_n;
+    const int tile = block / tiles_n;
     pixel = static_cast<int64_t>(tile) * m;
-    channel = static_cast<int>(blockIdx.x - tile * tiles_n) * n;
+    channel = static_cast<int>(block - tile * tiles_n) * n;
     pixels_of_sample = g.sample_pixels();
     sample = pixel / pixels_of_sample;
     within_sample = static_cast<unsigned>(pixel - sample * pixels_of_sample);
