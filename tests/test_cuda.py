@@ -237,8 +237,10 @@ def test_plan_of_launches() -> None:
         assert plan["forward_launches"] == ["convolution", "channel_sums", "gate", "scale"]
         assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
     assert not _C.plan((2, 65, 32, 32), "float16")["tiled"]
-    # Far more pixels than pairs of channels, and tiles for each: in a launch of their own.
+    # The gradients of x and of the weights share a launch where they take tiles of the same size.
     assert "gradients" in _C.plan((8, 128, 56, 56), "bfloat16")["backward_launches"]
+    plan = _C.plan((8, 64, 56, 56), "bfloat16")
+    assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
 
 
 def test_plan_of_tiles() -> None:
@@ -253,6 +255,21 @@ def test_plan_of_tiles() -> None:
         for stage in ("forward", "input_gradient", "weight_gradient"):
             assert plan[stage]["config"] == config
             assert plan[stage]["shared_bytes"] <= 99 * 1024  # compute capability 8.6
+
+
+@pytest.mark.parametrize("dilation", [2**27 - 2, 2**27 - 1, 2**63 - 1])
+def test_distances_beyond_32_bits(dilation: int) -> None:
+    """The farthest that tiles take in an image 8 pixels wide; one more; the farthest of all."""
+    shape = 2, 16, 9, 8
+    assert _C.plan(shape, "float16", dilation=dilation)["tiled"] == (dilation < 2**27 - 1)
+    tensors = leaves(arguments(Case(*shape), torch.float16, "cuda")[:9])
+    y = ops.masked_conv2d(*tensors, dilation, True, False, -1)
+    gradients = torch.autograd.grad(y.sum(), tensors[:5])
+    bias = torch.stack([t.float() for t in tensors[5:]]).sum(0)
+    torch.testing.assert_close(
+        y.float(), bias.relu()[:, None, None].expand(shape), rtol=1e-3, atol=0
+    )
+    assert not any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(shutil.which("c++filt") is None, reason="needs b
 FORWARD = (
     "_ZN6sspcab4cuda14forward_kernelINS0_8MainLoopINS0_13TensorCores16ILNS0_10ArithmeticE0E6__half"
     "N7cutlass6half_tEN4cute28SM80_16x8x16_F32F16F16F32_TNEEELi0ELNS0_7ProductE0EEEEEvNS0_8Geometry"
-    "ENS0_7FiltersINT_7ElementEEENS0_5ImageENS0_7ForwardE"
+    "ENS0_7FiltersENS0_5ImageENS0_7ForwardE"
 )
 DOUBLE = (
     "_ZN6sspcab4cuda22weight_gradient_kernelINS0_8MainLoopINS0_17DoubleTensorCoresELi0ELNS0_7Product"

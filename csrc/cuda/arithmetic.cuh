@@ -1,11 +1,11 @@
 // What multiplies and adds in the convolutions: an instruction, the layouts of operands in shared
 // memory that it reads without bank conflicts, and the tiles that suit it. A new kind of tensor
-// core is a new struct here. kRows threads share each column of the results; row_of numbers them.
+// core is a new struct here. kRows threads share each column of the results; row_of numbers them,
+// and kRowLanes lie from one to the next.
 //
 // An instruction leaves kPair neighbouring columns in a thread. Where operands are deep, the
 // columns of several instructions are interleaved, so that a thread has kTogether<true> neighbours:
-// whole 16-byte pieces of an image, which need no way through shared memory. Neighbours says which
-// of the values of (kPair, instruction) they are.
+// whole 16-byte pieces of an image, which need no way through shared memory.
 #pragma once
 
 #include <cute/tensor.hpp>

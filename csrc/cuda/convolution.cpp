@@ -70,7 +70,7 @@ bool is_tiled(const Convolution& convolution, const Device& device) {
   constexpr int64_t most = 1 << 30;  // coordinates are 32-bit in the kernels, offsets 64-bit
   return device.capability >= 80 &&
          image.channels % (16 / element_bytes(convolution.arithmetic)) == 0 &&
-         image.pixels() < most &&
+         image.pixels() < most && convolution.sub_kernels.dilation < most &&
          convolution.sub_kernels.reach() < most / std::max<int64_t>(1, image.width) &&
          image.channels * convolution.sub_kernels.taps() < most;
 }

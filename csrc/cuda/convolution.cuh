@@ -195,16 +195,20 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // (backward 4 and 5) Blocks of both, so that the tensor cores work for the one while the other
-// waits for memory. Those of the weights come first: they take longer.
+// waits for memory. Those that take longer come first.
 template <class OfInput, class OfWeights>
 __global__ void __launch_bounds__(kThreads, 1)
     gradients_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
                      InputGradient input, WeightGradient weights,
-                     const __grid_constant__ WeightShares shares, unsigned weight_blocks) {
-  if (blockIdx.x < weight_blocks) {
-    weight_gradient<OfWeights>(g, weights, shares, blockIdx.x);
+                     const __grid_constant__ WeightShares shares, unsigned weight_blocks,
+                     bool weights_first) {
+  const unsigned first = weights_first ? weight_blocks : gridDim.x - weight_blocks;
+  const bool is_first = blockIdx.x < first;
+  const unsigned block = is_first ? blockIdx.x : blockIdx.x - first;
+  if (is_first == weights_first) {
+    weight_gradient<OfWeights>(g, weights, shares, block);
   } else {
-    input_gradient<OfInput>(g, filters, image, input, blockIdx.x - weight_blocks);
+    input_gradient<OfInput>(g, filters, image, input, block);
   }
 }
 

@@ -86,7 +86,8 @@ constexpr bool packs_weights(const SubKernels& sub_kernels, Dtype dtype, Dtype p
   return sub_kernels.kernel_dim > 1 || dtype != parameter_dtype;
 }
 
-// Whether the pipeline can take it: 16-byte pieces of channels, asynchronous copies.
+// Whether the pipeline can take it: 16-byte pieces of channels, asynchronous copies, 32-bit
+// coordinates.
 bool is_tiled(const Convolution& convolution, const Device& device);
 
 LaunchPlan plan_forward(const Convolution& convolution, const Device& device);

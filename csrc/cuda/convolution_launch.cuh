@@ -87,11 +87,13 @@ void Launcher<arithmetic>::gradients(const Convolution& convolution, const Input
   with_config(input_plan.config, [&](auto config) {
     using OfInput = MainLoop<Cores, config, Product::InputGradient>;
     using OfWeights = MainLoop<Cores, config, Product::WeightGradient>;
+    const WeightShares shares = shares_of(convolution, weights, weight_plan, OfWeights::kDepth);
+    const int64_t input_steps =
+        convolution.sub_kernels.taps() * divide_up(convolution.image.channels, OfInput::kDepth);
     launch(gradients_kernel<OfInput, OfWeights>, input_plan.blocks + weight_plan.blocks,
            input_plan.threads, input_plan.shared_bytes, stream, geometry_of(convolution),
            filters_of<typename Cores::Element>(convolution), convolution.image, input, weights,
-           shares_of(convolution, weights, weight_plan, OfWeights::kDepth),
-           static_cast<unsigned>(weight_plan.blocks));
+           shares, static_cast<unsigned>(weight_plan.blocks), shares.of_each >= input_steps);
   });
 }
 

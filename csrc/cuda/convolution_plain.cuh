@@ -30,11 +30,11 @@ class ChainedSum {
   int count_ = 0;
 };
 
-struct Place {
+struct Position {
   int64_t n, c, h, w;
 };
 // Of the i-th element in memory.
-__device__ inline Place place_of(const Image& image, int64_t i) {
+__device__ inline Position position_of(const Image& image, int64_t i) {
   if (image.channels_last) {
     const int64_t pixel = i / image.channels, line = pixel / image.width;
     return {line / image.height, i % image.channels, line % image.height, pixel % image.width};
@@ -79,7 +79,7 @@ __global__ void plain_forward_kernel(PlainConvolution convolution, Forward forwa
   const Image& image = convolution.image;
   const int64_t index = global_thread();
   if (index >= image.numel()) return;
-  const Place at = place_of(image, index);
+  const Position at = position_of(image, index);
   const D* x = static_cast<const D*>(forward.x);
   ChainedSum<W> sum;
   for_each_tap(
@@ -104,7 +104,7 @@ __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputG
   const Image& image = convolution.image;
   const int64_t index = global_thread();
   if (index >= image.numel()) return;
-  const Place at = place_of(image, index);
+  const Position at = position_of(image, index);
   const D* grad_a = static_cast<const D*>(gradient.grad_a);
   ChainedSum<W> sum;
   for_each_tap(

@@ -9,8 +9,8 @@ constexpr int kExcitationThreads = 1024;
 
 // finish(row, Σ over columns of matrix[row][column] · vector[column]). A warp has at least Rows
 // rows at a time: Lanes threads share a row and read neighbouring elements, of neighbouring rows
-// where these are short; several loads are under way, and neighbouring threads finish neighbouring
-// rows.
+// where these are short; several loads are under way, and the threads of a warp finish its rows
+// together.
 template <int Rows, int Lanes = 32, class P, class W, class Finish>
 __device__ void multiply(const P* matrix, const W* vector, int64_t rows, int64_t columns,
                          const Finish& finish) {

@@ -2,7 +2,6 @@
 // from a pixel, and whether a pixel has a neighbour so far.
 #pragma once
 
-#include "cuda/image.h"
 #include "geometry.h"
 
 namespace sspcab::cuda {
@@ -69,7 +68,7 @@ struct Place {
   }
 
  private:
-  // n % period, for n < 2 · period ≤ 2³¹: of the two only the right one isn't huge.
+  // n % period, for n < 2 · period ≤ 2³¹: n - period, but where that wraps and is huge.
   static __device__ unsigned around(unsigned n, unsigned period) { return min(n, n - period); }
 };
 
