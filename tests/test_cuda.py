@@ -1,10 +1,9 @@
-"""What only CUDA has: tiles that can be forced, plans, TF32, streams, graphs, offsets."""
+"""What only CUDA has: tiles that can be forced, TF32, streams, graphs."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import itertools
 import re
 from typing import Any
 
@@ -48,6 +47,13 @@ CONFIGS = (0, 1, 2, PLAIN)
 # More than one tile in both directions, tiles that reach over samples and beyond the last pixel,
 # channels that fill neither a tile nor a step.
 TILED = (Case(3, 72, 5, 11), Case(2, 136, 7, 9), Case(2, 24, 6, 5, 3, 1), Case(5, 16, 4, 4, 2, 0))
+
+ARITHMETICS = (*HALVES, "tf32", torch.float32, torch.float64)
+
+
+def arithmetic(dtype: torch.dtype | str) -> tuple[torch.dtype, bool]:
+    """What tensors have, and whether TF32 is allowed."""
+    return (torch.float32, True) if isinstance(dtype, str) else (dtype, False)
 
 
 def capability() -> int:
@@ -136,12 +142,11 @@ def test_tf32_rounds_to_nearest(operand: str, layout: str) -> None:
             assert abs(error) <= 3e-5, (config, name)
 
 
-@pytest.mark.parametrize("dtype", [*HALVES, "tf32", torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", ARITHMETICS, ids=str)
 @pytest.mark.parametrize("case", TILED, ids=str)
 def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:
     """Forward and gradients, bit for bit: every product and sum is a small integer."""
-    allow_tf32 = dtype == "tf32"
-    element = torch.float32 if isinstance(dtype, str) else dtype
+    element, allow_tf32 = arithmetic(dtype)
     values = integers(case, element, "cuda")
     grad = torch.randint(-1, 2, case.shape, device="cuda").to(element)
     true_inputs = leaves([t.double() for t in values])
@@ -156,12 +161,11 @@ def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:
             assert_equal(ours, true.to(element))
 
 
-@pytest.mark.parametrize("dtype", [*HALVES, "tf32", torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", ARITHMETICS, ids=str)
 @pytest.mark.parametrize("case", TILED, ids=str)
 def test_gradients_apart(case: Case, dtype: torch.dtype | str) -> None:
     """Those of x and of the weights share a launch where both are needed: the same bits."""
-    allow_tf32 = dtype == "tf32"
-    element = torch.float32 if isinstance(dtype, str) else dtype
+    element, allow_tf32 = arithmetic(dtype)
     tensors = arguments(case, element, "cuda")
     grads = output_gradients(case, element, "cuda")
     for config in configs():
@@ -206,57 +210,6 @@ def test_config_that_the_channels_do_not_fit() -> None:
         ops.sspcab_inference(*tensors, 1, True, True, False, 1)
 
 
-def test_plan_of_launches() -> None:
-    """Three launches forward, five or six backward; one more where something has to be packed, but
-    weights alone are packed beside the gate's gradient."""
-    shape = (2, 64, 32, 32)
-    forward = ["convolution", "gate", "scale"]
-    plan = _C.plan(shape, "float16")
-    assert plan["tiled"] and plan["forward_launches"] == forward
-    gradients = ["gradients"], ["input_gradient", "weight_gradient"]
-    excitation = ["gate_gradient", "excitation_gradient", "activation_gradient"]
-    for options in (
-        {"channels_last": False},
-        {"kernel_dim": 3},
-        {"parameter_dtype": "float32"},
-        {"channels_last": False, "kernel_dim": 2},
-    ):
-        plan = _C.plan(shape, "float16", **options)
-        assert plan["forward_launches"] == ["pack", *forward]
-        apart = plan["input_gradient"]["config"] != plan["weight_gradient"]["config"]
-        packing = [] if options.get("channels_last", True) else ["pack"]
-        assert plan["backward_launches"] == [
-            *packing,
-            *excitation,
-            *gradients[apart],
-            "parameter_gradients",
-        ]
-    for options in ({"capability": 75}, {"config": PLAIN}):
-        plan = _C.plan(shape, "float16", **options)
-        assert not plan["tiled"]
-        assert plan["forward_launches"] == ["convolution", "channel_sums", "gate", "scale"]
-        assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
-    assert not _C.plan((2, 65, 32, 32), "float16")["tiled"]
-    # The gradients of x and of the weights share a launch where they take tiles of the same size.
-    assert "gradients" in _C.plan((8, 128, 56, 56), "bfloat16")["backward_launches"]
-    plan = _C.plan((8, 64, 56, 56), "bfloat16")
-    assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
-
-
-def test_plan_of_tiles() -> None:
-    plan = _C.plan((8, 128, 56, 56), "bfloat16")
-    assert plan["forward"]["tile"] == (128, 128)
-    assert plan["forward"]["blocks"] == 8 * 56 * 56 // 128
-    assert plan["weight_gradient"]["splits"] > 1
-    small = _C.plan((1, 64, 16, 16), "bfloat16")
-    assert small["forward"]["tile"] == (64, 64) and small["forward"]["blocks"] == 4
-    for config, dtype in itertools.product(range(3), ("float16", "float32", "float64")):
-        plan = _C.plan((2, 64, 32, 32), dtype, config=config)
-        for stage in ("forward", "input_gradient", "weight_gradient"):
-            assert plan[stage]["config"] == config
-            assert plan[stage]["shared_bytes"] <= 99 * 1024  # compute capability 8.6
-
-
 @pytest.mark.parametrize("dilation", [2**27 - 2, 2**27 - 1, 2**63 - 1])
 def test_distances_beyond_32_bits(dilation: int) -> None:
     """The farthest that tiles take in an image 8 pixels wide; one more; the farthest of all."""
@@ -270,29 +223,6 @@ def test_distances_beyond_32_bits(dilation: int) -> None:
         y.float(), bias.relu()[:, None, None].expand(shape), rtol=1e-3, atol=0
     )
     assert not any(gradient.any() for gradient in gradients)
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_offsets_beyond_32_bits(channels_last: bool) -> None:
-    n, c, h, w = shape = (700, 64, 256, 256)
-    assert n * c * h * w > 2**31
-    pixel, channel = n * h * w - 1, c - 1
-    assert _C.offset(shape, channels_last, pixel, channel) == n * c * h * w - 1
-    pixel -= 5 * h * w
-    expected_offset = pixel * c + 3 if channels_last else ((n - 6) * c + 3) * h * w + h * w - 1
-    assert _C.offset(shape, channels_last, pixel, 3) == expected_offset
-    assert _C.sum_slot(128, 49, 2**40) == 2**40 // 128 + 2**40 // 49
-    plan = _C.plan(shape, "float16", channels_last=channels_last)
-    tile = plan["forward"]["tile"]
-    assert plan["forward"]["blocks"] == -(-n * h * w // tile[0]) * -(-c // tile[1])
-
-
-def test_every_pixel_and_sample_meet_in_a_slot_of_their_own() -> None:
-    for tile, pixels in ((64, 49), (64, 64), (32, 100), (128, 1), (64, 4096)):
-        seen: dict[int, tuple[int, int]] = {}
-        for pixel in range(3 * pixels * tile):
-            pair = (pixel // tile, pixel // pixels)
-            assert seen.setdefault(_C.sum_slot(tile, pixels, pixel), pair) == pair
 
 
 def test_side_stream() -> None:

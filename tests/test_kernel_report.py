@@ -21,8 +21,9 @@ FORWARD = (
     "ENS0_7FiltersENS0_5ImageENS0_7ForwardE"
 )
 DOUBLE = (
-    "_ZN6sspcab4cuda22weight_gradient_kernelINS0_8MainLoopINS0_17DoubleTensorCoresELi0ELNS0_7Product"
-    "E2EEEEEvNS0_8GeometryENS0_14WeightGradientENS0_12WeightSharesE"
+    "_ZN6sspcab4cuda16gradients_kernelINS0_8MainLoopINS0_17DoubleTensorCoresELi0ELNS0_7ProductE1EEE"
+    "NS2_IS3_Li0ELS4_2EEEEEvNS0_8GeometryENS0_7FiltersENS0_5ImageENS0_13InputGradientENS0_14Weight"
+    "GradientENS0_12WeightSharesEjb"
 )
 PACK = (
     "_ZN6sspcab4cuda11pack_kernelI6__halffLi8ELi1EEEvNS0_7PackingENS0_13TranspositionElNS0_12Weight"
@@ -78,10 +79,10 @@ def test_resources(tmp_path: Path) -> None:
     assert [(row.kernel, row.arch) for row in rows] == [
         ("forward half 128x128", "sm_80"),
         ("forward half 128x128", "sm_90a"),
+        ("gradients double 64x64", "sm_80"),
         ("pack half float 8 1", "sm_80"),
-        ("weight_gradient double 64x64", "sm_80"),
     ]
-    forward, hopper, pack, double = rows
+    forward, hopper, double, pack = rows
     assert (forward.registers, forward.spill_bytes, forward.threads) == (168, 32, 128)
     # Results: 128 rows of 132 floats; 2 blocks of 67584 + 512 + 1024 in 164 KB, 3 in 228 KB.
     assert (forward.static_bytes, forward.dynamic_bytes) == (512, 67584)

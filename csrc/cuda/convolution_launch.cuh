@@ -88,12 +88,12 @@ void Launcher<arithmetic>::gradients(const Convolution& convolution, const Input
     using OfInput = MainLoop<Cores, config, Product::InputGradient>;
     using OfWeights = MainLoop<Cores, config, Product::WeightGradient>;
     const WeightShares shares = shares_of(convolution, weights, weight_plan, OfWeights::kDepth);
-    const int64_t input_steps =
-        convolution.sub_kernels.taps() * divide_up(convolution.image.channels, OfInput::kDepth);
+    const Geometry geometry = geometry_of(convolution);
+    const bool weights_first = shares.of_each >= geometry.steps(OfInput::kDepth);
     launch(gradients_kernel<OfInput, OfWeights>, input_plan.blocks + weight_plan.blocks,
-           input_plan.threads, input_plan.shared_bytes, stream, geometry_of(convolution),
+           input_plan.threads, input_plan.shared_bytes, stream, geometry,
            filters_of<typename Cores::Element>(convolution), convolution.image, input, weights,
-           shares, static_cast<unsigned>(weight_plan.blocks), shares.of_each >= input_steps);
+           shares, static_cast<unsigned>(weight_plan.blocks), weights_first);
   });
 }
 

@@ -29,29 +29,14 @@ __device__ inline int bytes_if(bool inside) { return inside ? kVectorBytes : 0; 
 template <class D, int rows, class Layout>
 class DeepPieces {
  public:
-  static constexpr int kPieces = rows / 32;  // of a thread
-  const int row, channel;                    // of the first piece
-
-  __device__ explicit DeepPieces(D* shared)
-      : row(threadIdx.x / 4), channel(threadIdx.x % 4 * kVector<D>) {
-    const unsigned offset = Layout{}(row, channel) * static_cast<unsigned>(sizeof(D));
-    to_ = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
-  }
-
-  // The first piece for `stage` is at `from`; `row_bytes` lie between the rows of the source.
-  template <class Stage>
-  __device__ void move_to(const char* from, int row_bytes, Stage stage) {
-    from -= stage * kDepthBytes;
-    for (int r = 0; r < kPieces; ++r) from_[r] = kept(from + r * (INT64_C(32) * row_bytes));
-  }
   template <int stage_bytes, class Stage>
-  __device__ void copy(Stage stage, const int (&bytes)[kPieces]) {
+  __device__ void copy(Stage stage) const {
     using From = StageOffset<Stage, kDepthBytes>;
     using To = StageOffset<Stage, stage_bytes>;
     cute::for_each(cute::make_int_sequence<kPieces>{}, [&](auto r) {
       // 32 rows are a multiple of the swizzle's period.
       copy_piece<To::kConstant + r * 32 * kDepthBytes, From::kConstant>(
-          from_[r] + From::rest(stage), to_ + To::rest(stage), bytes[r]);
+          from_[r] + From::rest(stage), to_ + To::rest(stage), bytes_[r]);
     });
   }
   // After `stage`.
@@ -60,6 +45,29 @@ class DeepPieces {
     if (stage == kStages - 1) {
       for (int r = 0; r < kPieces; ++r) from_[r] += kStages * kDepthBytes;
     }
+  }
+  // `left` channels are left for this step and those that follow.
+  __device__ void end_at(int left) {
+    if (channel_ < left) return;
+    for (int r = 0; r < kPieces; ++r) bytes_[r] = 0;
+  }
+
+ protected:
+  static constexpr int kPieces = rows / 32;  // of a thread
+  const int row_, channel_;                  // of the first piece
+  int bytes_[kPieces];                       // to be copied
+
+  __device__ explicit DeepPieces(D* shared)
+      : row_(threadIdx.x / 4), channel_(threadIdx.x % 4 * kVector<D>) {
+    const unsigned offset = Layout{}(row_, channel_) * static_cast<unsigned>(sizeof(D));
+    to_ = kept(cute::cast_smem_ptr_to_uint(shared) + offset);
+  }
+
+  // The first piece for `stage` is at `from`; `row_bytes` lie between the rows of the source.
+  template <class Stage>
+  __device__ void point_to(const char* from, int row_bytes, Stage stage) {
+    from -= stage * kDepthBytes;
+    for (int r = 0; r < kPieces; ++r) from_[r] = kept(from + r * (INT64_C(32) * row_bytes));
   }
 
  private:
@@ -117,22 +125,23 @@ class WidePieces {
 
 // Pixels of an image, moved by one tap (times `sign`), and their channels.
 template <class Loop>
-class MovedPixels {
- public:
+class MovedPixels : public DeepPieces<typename Loop::Element, Loop::kM, typename Loop::LayoutA> {
   using D = typename Loop::Element;
+  using Pieces = DeepPieces<D, Loop::kM, typename Loop::LayoutA>;
 
+ public:
   // The tile begins at `pixel`, which is that number `within_sample`, and has `rows` of the image.
   __device__ MovedPixels(const Geometry& g, const D* image, int64_t pixel, unsigned within_sample,
                          int rows, int sign, D* shared)
-      : g_(g), sign_(sign), pieces_(shared) {
-    at_first_ = kept(reinterpret_cast<const char*>(image + (pixel + pieces_.row) * g.channels +
-                                                   pieces_.channel));
-    Place place(g, within_sample + pieces_.row);
+      : Pieces(shared), g_(g), sign_(sign) {
+    at_first_ = kept(
+        reinterpret_cast<const char*>(image + (pixel + this->row_) * g.channels + this->channel_));
+    Place place(g, within_sample + this->row_);
     const Place by(g, 32);
     for (int r = 0; r < Pieces::kPieces; ++r) {
       places_[r] = place;
       // A row beyond the last pixel is outside the image whatever the tap.
-      if (pieces_.row + 32 * r >= rows) places_[r].pixel = 1u << 31;
+      if (this->row_ + 32 * r >= rows) places_[r].pixel = 1u << 31;
       place.move(g, by);
     }
   }
@@ -140,32 +149,17 @@ class MovedPixels {
   template <class Stage>
   __device__ void move_to(const Tap& tap, Stage stage) {
     const Shift shift(g_, tap, sign_);
-    pieces_.move_to(at_first_ + shift.bytes<D>(g_), g_.pixel_bytes<D>(), stage);
-    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = bytes_if(places_[r].has(g_, shift));
-  }
-  template <int stage_bytes, class Stage>
-  __device__ void copy(Stage stage) {
-    pieces_.template copy<stage_bytes>(stage, bytes_);
-  }
-  template <class Stage>
-  __device__ void move_on(Stage stage) {
-    pieces_.move_on(stage);
-  }
-  // `left` channels are left for this step and those that follow.
-  __device__ void end_at(int left) {
-    if (pieces_.channel < left) return;
-    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = 0;
+    this->point_to(at_first_ + shift.bytes<D>(g_), g_.pixel_bytes<D>(), stage);
+    for (int r = 0; r < Pieces::kPieces; ++r) {
+      this->bytes_[r] = bytes_if(places_[r].has(g_, shift));
+    }
   }
 
  private:
-  using Pieces = DeepPieces<D, Loop::kM, typename Loop::LayoutA>;
-
   const Geometry& g_;
   const int sign_;
-  Pieces pieces_;
   const char* at_first_;
   Place places_[Pieces::kPieces];
-  int bytes_[Pieces::kPieces];
 };
 
 // Where the sub-kernels lie: tap t of a corner is a (C, C) matrix, `tap_bytes` after the one
@@ -183,46 +177,33 @@ struct Filters {
 // Output channels, and the input channels of one tap; or, packed for the gradient of x, input
 // channels and the output channels of one tap.
 template <class Loop>
-class FilterRows {
- public:
+class FilterRows : public DeepPieces<typename Loop::Element, Loop::kN, typename Loop::LayoutB> {
   using D = typename Loop::Element;
+  using Pieces = DeepPieces<D, Loop::kN, typename Loop::LayoutB>;
 
+ public:
   __device__ FilterRows(const Geometry& g, const Filters& filters, int first, D* shared)
-      : g_(g), filters_(filters), pieces_(shared), row_(first + pieces_.row) {
-    offset_ = kept(static_cast<int64_t>(row_) * g.pixel_bytes<D>() +
-                   pieces_.channel * static_cast<int>(sizeof(D)));
+      : Pieces(shared), g_(g), filters_(filters), first_(first + this->row_) {
+    offset_ = kept(static_cast<int64_t>(first_) * g.pixel_bytes<D>() +
+                   this->channel_ * static_cast<int>(sizeof(D)));
   }
 
   template <class Stage>
   __device__ void move_to(const Tap& tap, Stage stage) {
-    pieces_.move_to(filters_.at(g_.sub_kernels, tap) + offset_, g_.pixel_bytes<D>(), stage);
+    this->point_to(filters_.at(g_.sub_kernels, tap) + offset_, g_.pixel_bytes<D>(), stage);
   }
   // Undoes end_at.
   __device__ void restore() {
-    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = bytes_if(row_ + 32 * r < g_.channels);
-  }
-  template <int stage_bytes, class Stage>
-  __device__ void copy(Stage stage) {
-    pieces_.template copy<stage_bytes>(stage, bytes_);
-  }
-  template <class Stage>
-  __device__ void move_on(Stage stage) {
-    pieces_.move_on(stage);
-  }
-  __device__ void end_at(int left) {
-    if (pieces_.channel < left) return;
-    for (int r = 0; r < Pieces::kPieces; ++r) bytes_[r] = 0;
+    for (int r = 0; r < Pieces::kPieces; ++r) {
+      this->bytes_[r] = bytes_if(first_ + 32 * r < g_.channels);
+    }
   }
 
  private:
-  using Pieces = DeepPieces<D, Loop::kN, typename Loop::LayoutB>;
-
   const Geometry& g_;
   const Filters& filters_;
-  Pieces pieces_;
-  const int row_;  // of the first piece, in the matrix
+  const int first_;  // row of the matrix
   int64_t offset_;
-  int bytes_[Pieces::kPieces];
 };
 
 // Both operands of the forward pass or of the gradient of x: tap after tap, channel after channel.

@@ -195,8 +195,8 @@ __device__ void for_each_piece(const Results& results, void* shared, const Image
   }
 }
 
-// That of the lane whose number differs by `other`. __shfl_xor_sync moves a float to an integer's
-// register and back.
+// That of the lane whose number differs by `other`. Of a float, __shfl_xor_sync makes two moves
+// more, which PTX has and the machine code doesn't.
 template <int other>
 __device__ float from_lane(float value) {
   float result;

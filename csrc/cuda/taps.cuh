@@ -13,7 +13,7 @@ struct Geometry {
   SubKernels sub_kernels;
 
   // Of the main loop, for the convolution of an image with filters.
-  __device__ int steps(unsigned depth) const {
+  __host__ __device__ int steps(unsigned depth) const {
     return static_cast<int>(sub_kernels.taps()) * ((channels + depth - 1) / depth);
   }
   __device__ unsigned sample_pixels() const { return static_cast<unsigned>(height) * width; }

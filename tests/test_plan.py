@@ -1,0 +1,90 @@
+"""What a problem would get on CUDA, and where things lie; needs a build with CUDA, no device."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+import sspcab_cuda
+from sspcab_cuda._extension import _C
+
+pytestmark = pytest.mark.skipif(
+    not sspcab_cuda.build_info()["cuda"], reason="needs a build with CUDA"
+)
+
+PLAIN = 3
+
+
+def test_plan_of_launches() -> None:
+    """Three launches forward, five or six backward; one more where something has to be packed, but
+    weights alone are packed beside the gate's gradient."""
+    shape = (2, 64, 32, 32)
+    forward = ["convolution", "gate", "scale"]
+    plan = _C.plan(shape, "float16")
+    assert plan["tiled"] and plan["forward_launches"] == forward
+    gradients = ["gradients"], ["input_gradient", "weight_gradient"]
+    excitation = ["gate_gradient", "excitation_gradient", "activation_gradient"]
+    for options in (
+        {"channels_last": False},
+        {"kernel_dim": 3},
+        {"parameter_dtype": "float32"},
+        {"channels_last": False, "kernel_dim": 2},
+    ):
+        plan = _C.plan(shape, "float16", **options)
+        assert plan["forward_launches"] == ["pack", *forward]
+        apart = plan["input_gradient"]["config"] != plan["weight_gradient"]["config"]
+        packing = [] if options.get("channels_last", True) else ["pack"]
+        assert plan["backward_launches"] == [
+            *packing,
+            *excitation,
+            *gradients[apart],
+            "parameter_gradients",
+        ]
+    for options in ({"capability": 75}, {"config": PLAIN}):
+        plan = _C.plan(shape, "float16", **options)
+        assert not plan["tiled"]
+        assert plan["forward_launches"] == ["convolution", "channel_sums", "gate", "scale"]
+        assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
+    assert not _C.plan((2, 65, 32, 32), "float16")["tiled"]
+    # The gradients of x and of the weights share a launch where they take tiles of the same size.
+    assert "gradients" in _C.plan((8, 128, 56, 56), "bfloat16")["backward_launches"]
+    plan = _C.plan((8, 64, 56, 56), "bfloat16")
+    assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
+
+
+def test_plan_of_tiles() -> None:
+    plan = _C.plan((8, 128, 56, 56), "bfloat16")
+    assert plan["forward"]["tile"] == (128, 128)
+    assert plan["forward"]["blocks"] == 8 * 56 * 56 // 128
+    assert plan["weight_gradient"]["splits"] > 1
+    small = _C.plan((1, 64, 16, 16), "bfloat16")
+    assert small["forward"]["tile"] == (64, 64) and small["forward"]["blocks"] == 4
+    for config, dtype in itertools.product(range(3), ("float16", "float32", "float64")):
+        plan = _C.plan((2, 64, 32, 32), dtype, config=config)
+        for stage in ("forward", "input_gradient", "weight_gradient"):
+            assert plan[stage]["config"] == config
+            assert plan[stage]["shared_bytes"] <= 99 * 1024  # compute capability 8.6
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_offsets_beyond_32_bits(channels_last: bool) -> None:
+    n, c, h, w = shape = (700, 64, 256, 256)
+    assert n * c * h * w > 2**31
+    pixel, channel = n * h * w - 1, c - 1
+    assert _C.offset(shape, channels_last, pixel, channel) == n * c * h * w - 1
+    pixel -= 5 * h * w
+    expected_offset = pixel * c + 3 if channels_last else ((n - 6) * c + 3) * h * w + h * w - 1
+    assert _C.offset(shape, channels_last, pixel, 3) == expected_offset
+    assert _C.sum_slot(128, 49, 2**40) == 2**40 // 128 + 2**40 // 49
+    plan = _C.plan(shape, "float16", channels_last=channels_last)
+    tile = plan["forward"]["tile"]
+    assert plan["forward"]["blocks"] == -(-n * h * w // tile[0]) * -(-c // tile[1])
+
+
+def test_every_pixel_and_sample_meet_in_a_slot_of_their_own() -> None:
+    for tile, pixels in ((64, 49), (64, 64), (32, 100), (128, 1), (64, 4096)):
+        seen: dict[int, tuple[int, int]] = {}
+        for pixel in range(3 * pixels * tile):
+            pair = (pixel // tile, pixel // pixels)
+            assert seen.setdefault(_C.sum_slot(tile, pixels, pixel), pair) == pair
