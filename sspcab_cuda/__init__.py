@@ -4,12 +4,14 @@ Ristea et al., CVPR 2022. :class:`SSPCAB` takes the place of the published layer
 same parameter names, same numbers.
 """
 
-from . import convert, functional, reference
+from . import convert, flops, functional, reference
 from ._extension import build_info
 from .convert import replace
 from .decompositions import decompositions
 from .losses import collect_reconstruction_losses, total_loss
 from .modules import SSPCAB, MaskedConv2d, SELayer
+
+assert flops  # importing it registers what each operator counts
 
 __version__: str = str(build_info()["version"])
 

@@ -10,8 +10,9 @@ bottom-right. Arguments that break a rule raise an error with the rule and the v
 On CUDA, float32 convolutions round their operands to TF32 where ``nn.Conv2d`` does, that is where
 ``torch.backends.cudnn.conv.fp32_precision`` is ``"tf32"``, PyTorch's default; sums stay float32.
 
-Under ``torch.func`` transforms, forward-mode differentiation and ``torch.onnx.export`` the results
-come from :mod:`sspcab_cuda.reference`, as do second derivatives.
+Under ``torch.func`` transforms, forward-mode differentiation, ``torch.jit.trace`` and
+``torch.onnx.export`` the results come from :mod:`sspcab_cuda.reference`, as do second derivatives.
+In a graph of ``torch.fx.symbolic_trace`` the functions are leaves.
 
 Source: Ristea et al., "Self-Supervised Predictive Convolutional Attentive Block for Anomaly
 Detection", CVPR 2022.
@@ -28,21 +29,23 @@ from torch.autograd import forward_ad
 
 from . import ops, reference
 from .checks import check_activation, check_four, check_image, check_variant
+from .fakes import memory_format
 from .operator_checks import check_block, check_excitation, check_images, check_sub_kernels
 from .reference import Variant
 
 
 def _is_for_reference() -> bool:
-    """Whether a function transform, forward-mode differentiation or an ONNX export is under way.
+    """Whether a function transform, forward-mode differentiation, a trace of TorchScript or an ONNX
+    export is under way.
 
-    Custom operators don't take part in the first two, where jvp would silently be 0, and no
-    runtime of ONNX has ours.
+    Custom operators don't take part in the first two, where jvp would silently be 0; the files that
+    the others write are loaded where this package isn't.
     """
     if torch.compiler.is_compiling():  # and where torch.export traces for ONNX
         return torch.onnx.is_in_onnx_export()
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True
-    return torch.jit.is_tracing() and torch.onnx.is_in_onnx_export()
+    return torch.jit.is_tracing()
 
 
 @torch.compiler.assume_constant_result
@@ -213,7 +216,7 @@ def sspcab(
                 x, w, b, fc[0], fc[1], fc[2], fc[3], dilation, return_loss, variant
             )
         y = reference.masked_conv2d_tensorflow(x, w, b, dilation)
-        out = squeeze_excite(y.contiguous(memory_format=ops.memory_format(x)), *excitation)
+        out = squeeze_excite(y.contiguous(memory_format=memory_format(x)), *excitation)
         if return_loss or torch.is_grad_enabled():
             # Autograd saves the same, asked for or not: a checkpoint may ask the first time only.
             loss = reconstruction_loss(out, x)
@@ -224,6 +227,10 @@ def sspcab(
     with_relu = variant == "paper"
     out, loss = operator(*tensors, dilation, with_relu, return_loss, *_precision(x))[:2]
     return (out, loss) if return_loss else out
+
+
+for _name in ("masked_conv2d", "squeeze_excite", "reconstruction_loss", "sspcab"):
+    torch.fx.wrap(_name)
 
 
 def _like(x: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:

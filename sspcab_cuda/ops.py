@@ -1,4 +1,4 @@
-"""What PyTorch knows about the compiled operators: fake results, autograd and autocast.
+"""What PyTorch knows about the compiled operators: autograd and autocast (and :mod:`.fakes`).
 
 The only file that says what autograd saves. Second derivatives are taken through
 :mod:`sspcab_cuda.reference`. Schemas and argument shapes: ``csrc/registration.cpp``.
@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from . import _extension, reference
+from . import fakes, reference
 
-assert _extension  # loading the compiled module is what registers the operators
+assert fakes  # importing it loads the compiled module, which registers the operators
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -27,131 +27,6 @@ reconstruction_loss_backward = torch.ops.sspcab.reconstruction_loss_backward.def
 sspcab = torch.ops.sspcab.sspcab.default
 sspcab_inference = torch.ops.sspcab.sspcab_inference.default
 sspcab_backward = torch.ops.sspcab.sspcab_backward.default
-
-
-# Fake results: shapes, dtypes and strides.
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums, gates and the loss."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def memory_format(x: Tensor) -> torch.memory_format:
-    """Of the results: channels_last if x's channels are neighbours in memory (tensors.h)."""
-    channels_last = not x.is_contiguous() and x.stride(1) == 1
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _empty_image(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
-
-
-def _empty_gradients(
-    shapes: Sequence[Sequence[int]], like: Tensor, needs: Sequence[bool]
-) -> list[Tensor]:
-    return [
-        like.new_empty(shape if needed else (0,))
-        for shape, needed in zip(shapes, needs, strict=True)
-    ]
-
-
-@torch.library.register_fake("sspcab::masked_conv2d")
-def _(x: Tensor, *_: object) -> Tensor:
-    return _empty_image(x)
-
-
-@torch.library.register_fake("sspcab::masked_conv2d_backward")
-def _(
-    grad_y: Tensor,
-    x: Tensor,
-    y: Tensor,
-    weights: list[Tensor],
-    dilation: int,
-    relu: bool,
-    needs: list[bool],
-    *_: object,
-) -> list[Tensor]:
-    grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
-    shapes = [*(w.shape for w in weights), (x.shape[1],)]
-    return [grad_x, *_empty_gradients(shapes, weights[0], needs[1:])]
-
-
-@torch.library.register_fake("sspcab::squeeze_excite")
-def _(x: Tensor, fc1_weight: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _empty_image(x), *_empty_excitation(x, fc1_weight)
-
-
-def _empty_excitation(x: Tensor, fc1_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    samples, channels = x.shape[:2]
-    mean = x.new_empty((samples, channels), dtype=_wide(x.dtype))
-    return mean, mean.new_empty((samples, fc1_weight.shape[0])), torch.empty_like(mean)
-
-
-@torch.library.register_fake("sspcab::squeeze_excite_backward")
-def _(
-    grad_out: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    hidden: Tensor,
-    gate: Tensor,
-    fc1_weight: Tensor,
-    fc2_weight: Tensor,
-    needs: list[bool],
-) -> list[Tensor]:
-    grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
-    shapes = [fc1_weight.shape, fc1_weight.shape[:1], fc2_weight.shape, fc2_weight.shape[:1]]
-    return [grad_x, *_empty_gradients(shapes, fc1_weight, needs[1:])]
-
-
-@torch.library.register_fake("sspcab::reconstruction_loss")
-def _(out: Tensor, x: Tensor) -> Tensor:
-    return x.new_empty((), dtype=_wide(x.dtype))
-
-
-@torch.library.register_fake("sspcab::reconstruction_loss_backward")
-def _(grad_loss: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    return _empty_image(x)
-
-
-@torch.library.register_fake("sspcab::sspcab")
-def _(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    loss = x.new_empty((), dtype=_wide(x.dtype))
-    return _empty_image(x), loss, _empty_image(x), *_empty_excitation(x, args[8])
-
-
-@torch.library.register_fake("sspcab::sspcab_inference")
-def _(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return _empty_image(x), x.new_empty((), dtype=_wide(x.dtype))
-
-
-@torch.library.register_fake("sspcab::sspcab_backward")
-def _(
-    grad_out: Tensor | None,
-    grad_loss: Tensor | None,
-    x: Tensor,
-    y: Tensor,
-    mean: Tensor,
-    hidden: Tensor,
-    gate: Tensor,
-    weights: list[Tensor],
-    fc1_weight: Tensor,
-    fc2_weight: Tensor,
-    dilation: int,
-    relu: bool,
-    needs: list[bool],
-    *_: object,
-) -> list[Tensor]:
-    grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
-    shapes = [
-        *(w.shape for w in weights),
-        (x.shape[1],),
-        fc1_weight.shape,
-        fc1_weight.shape[:1],
-        fc2_weight.shape,
-        fc2_weight.shape[:1],
-    ]
-    return [grad_x, *_empty_gradients(shapes, weights[0], needs[1:])]
 
 
 # Autograd. A backward that runs in grad mode is being differentiated itself (create_graph=True):
@@ -204,6 +79,16 @@ def _gather_bias(needs: Sequence[bool]) -> list[bool]:
     return [*needs[:5], any(needs[5:9]), *needs[9:]]
 
 
+def _laid_out_as(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Gradients with the strides of their parameters, as DDP's buckets have them."""
+    return [
+        g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+        for p, g in zip(parameters, gradients, strict=True)
+    ]
+
+
 # The dispatcher leaves out trailing arguments that have their default values: what follows the
 # tensors is kept as it comes, and has as many gradients None.
 
@@ -228,7 +113,8 @@ def _masked_conv2d_gradients(ctx: Any, grad_y: Tensor) -> Gradients:
     gradients = masked_conv2d_backward(
         grad_y, x, y, weights, ctx.dilation, ctx.relu, _gather_bias(needs), *ctx.kernels
     )
-    return *_only(needs, _spread_bias(gradients)), *options
+    grad_x, *others = _only(needs, _spread_bias(gradients))
+    return grad_x, *_laid_out_as(inputs[1:], others), *options
 
 
 def _save_squeeze_excite(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -249,12 +135,12 @@ def _squeeze_excite_gradients(ctx: Any, grad_out: Tensor | None, *_: None) -> Gr
             needs,
             (grad_out,),
         )
-    return _only(
-        needs,
-        squeeze_excite_backward(
-            grad_out, x, mean, hidden, gate, fc1_weight, fc2_weight, list(needs)
-        ),
+    parameters = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    gradients = squeeze_excite_backward(
+        grad_out, x, mean, hidden, gate, fc1_weight, fc2_weight, list(needs)
     )
+    grad_x, *others = _only(needs, gradients)
+    return grad_x, *_laid_out_as(parameters, others)
 
 
 def _save_reconstruction_loss(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -321,7 +207,8 @@ def _sspcab_gradients(
         _gather_bias(needs),
         *ctx.kernels,
     )
-    return *_only(needs, _spread_bias(gradients)), *options
+    grad_x, *others = _only(needs, _spread_bias(gradients))
+    return grad_x, *_laid_out_as(inputs[1:], others), *options
 
 
 def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any) -> None:
@@ -341,7 +228,7 @@ def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any)
     )
 
     def implementation(*arguments: Any) -> Any:
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+        if _differentiated(arguments):
             return function.apply(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*arguments)
@@ -354,6 +241,45 @@ _register_autograd(masked_conv2d, _save_masked_conv2d, _masked_conv2d_gradients)
 _register_autograd(squeeze_excite, _save_squeeze_excite, _squeeze_excite_gradients)
 _register_autograd(reconstruction_loss, _save_reconstruction_loss, _reconstruction_loss_gradients)
 _register_autograd(sspcab, _save_sspcab, _sspcab_gradients)
+
+
+# The other operators are chosen where nothing is differentiated. A captured graph keeps the choice,
+# and may be differentiated all the same.
+
+
+def _differentiated(arguments: Sequence[Any]) -> bool:
+    return torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)
+
+
+def _inference_with_graph(*arguments: Any) -> tuple[Tensor, ...]:
+    if _differentiated(arguments):
+        return sspcab(*arguments)[:2]
+    with torch._C._AutoDispatchBelowAutograd():
+        return sspcab_inference(*arguments)
+
+
+def _register_without_derivative(operator: Any) -> None:
+    def implementation(*arguments: Any) -> Any:
+        if _differentiated(arguments):
+            raise RuntimeError(
+                f"sspcab: {operator.name()} has no derivative; got an argument that requires a "
+                "gradient, as where a captured backward pass is differentiated. Please take second "
+                "derivatives of the block itself, with create_graph=True"
+            )
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    _library.impl(operator.name().split("::")[1], implementation, "Autograd")
+
+
+_library.impl("sspcab_inference", _inference_with_graph, "Autograd")
+for _operator in (
+    masked_conv2d_backward,
+    squeeze_excite_backward,
+    reconstruction_loss_backward,
+    sspcab_backward,
+):
+    _register_without_derivative(_operator)
 
 
 # Autocast: x goes to the region's dtype; float32 parameters stay as they are, because the kernels

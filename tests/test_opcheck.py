@@ -97,6 +97,30 @@ def test_with_gradients(name: str, case: Case, device: str) -> None:
         torch.library.opcheck(getattr(ops, name), (*leaves(tensors), *args[len(tensors) :]))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_differentiates_or_raises(name: str, device: str) -> None:
+    """No operator gives results without a graph from arguments that require gradients."""
+    for args in calls_of(name, SMALL, torch.float64, device, "contiguous"):
+        for index, arg in enumerate(args):
+            for tensor in arg if isinstance(arg, list) else [arg]:
+                if not isinstance(tensor, Tensor):
+                    continue
+                tensor.requires_grad_()
+                if name.endswith("_backward"):
+                    text = f"^sspcab: sspcab::{name} has no derivative; got an argument"
+                    with pytest.raises(RuntimeError, match=text):
+                        getattr(ops, name)(*args)
+                else:
+                    results = getattr(ops, name)(*args)
+                    first = results if isinstance(results, Tensor) else results[0]
+                    assert first.requires_grad, index
+                    first.sum().backward()
+                    assert tensor.grad is not None
+                tensor.requires_grad_(False)
+                with torch.no_grad():
+                    getattr(ops, name)(*args)
+
+
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"contiguous"}))
 @pytest.mark.parametrize("name", NAMES)
 def test_layouts(name: str, layout: str, device: str) -> None:
