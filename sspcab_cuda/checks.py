@@ -4,9 +4,10 @@ the parameters' dtypes and values are checked by the operators themselves (``csr
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, SupportsIndex, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch import Tensor
 from ._extension import BUILD_COMMAND, build_info
 from .reference import Variant
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_HALF = (torch.float16, torch.bfloat16)
+_DTYPES = (*_HALF, torch.float32, torch.float64)
 _DEVICES = ("cpu", "cuda", "meta") if build_info()["cuda"] else ("cpu", "meta")
 
 
@@ -55,9 +57,20 @@ def check_variant(variant: str) -> None:
         )
 
 
-def check_at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def integer_at_least(name: str, value: SupportsIndex, least: int) -> int:
+    """value as an int, whatever integer it is: numpy has some of its own."""
+    try:
+        integer = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        integer = least - 1
+    if integer < least:
         raise ValueError(f"sspcab: {name} must be an integer ≥ {least}; got {value!r}")
+    return integer
+
+
+def check_flag(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"sspcab: {name} must be True or False; got {type(value).__name__}")
 
 
 def check_finite_at_least(name: str, value: Any, least: float) -> None:
@@ -83,3 +96,26 @@ def check_losses(losses: Any) -> None:
         )
     for index, loss in enumerate(losses):
         check_scalar(f"losses[{index}]", loss)
+
+
+def check_input(x: Tensor, weight: Tensor, owner: str) -> None:
+    """x goes with the parameters of a module, of which weight ``(…, C, …)`` is one.
+
+    For where an operator has raised: its user gave a module x, and knows no weights.
+    """
+    if x.dtype not in _DTYPES or x.device.type not in _DEVICES:
+        return
+    if x.dim() == 4 and x.shape[1] != weight.shape[1]:
+        raise RuntimeError(
+            f"sspcab: x must have {weight.shape[1]} channels, as this {owner} has; got "
+            f"{x.shape[1]}, in x of {tuple(x.shape)}"
+        )
+    if x.device != weight.device:
+        raise RuntimeError(
+            f"sspcab: x must be on {weight.device}, as this {owner} is; got x on {x.device}"
+        )
+    mixed = x.dtype in _HALF and weight.dtype == torch.float32
+    if x.dtype != weight.dtype and not mixed and not torch.is_autocast_enabled(x.device.type):
+        raise RuntimeError(
+            f"sspcab: x must be of {weight.dtype}, as this {owner} is; got {x.dtype}"
+        )

@@ -155,6 +155,17 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
         _thread.collector = outer
 
 
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Blocks that run inside collect nothing."""
+    outer = _thread.collector
+    _thread.collector = None
+    try:
+        yield
+    finally:
+        _thread.collector = outer
+
+
 def total_loss(task_loss: Tensor, losses: Sequence[Tensor], weight: float = 0.1) -> Tensor:
     """``task_loss + weight · Σ losses``: L_total = L_F + λ · L_SSPCAB of the paper.
 

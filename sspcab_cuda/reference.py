@@ -63,17 +63,21 @@ def _corners(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dilation: int, padding_mode: str
 ) -> list[Tensor]:
     """What each corner adds to the masked convolution: four times ``(N, C, H, W)``."""
-    kernel_dim = weights[0].shape[-1]
-    padding = kernel_dim + dilation
+    seen = corners(x, weights[0].shape[-1], dilation, padding_mode)
+    return [F.conv2d(*arguments) for arguments in zip(seen, weights, biases, strict=True)]
+
+
+def corners(x: Tensor, kernel_dim: int, dilation: int, padding_mode: str) -> list[Tensor]:
+    """What the sub-kernel of each corner sees: four times ``(N, C, H + k' - 1, W + k' - 1)``."""
+    height, width = x.size(2) + kernel_dim - 1, x.size(3) + kernel_dim - 1
     distance = kernel_dim + 2 * dilation + 1  # between the first rows (columns) of two sub-kernels
-    height, width = x.shape[-2:]
-    padded = F.pad(x, (padding,) * 4, mode=padding_mode)
-    upper, lower = slice(0, height + kernel_dim - 1), slice(distance, None)
-    left, right = slice(0, width + kernel_dim - 1), slice(distance, None)
-    corners = ((upper, left), (lower, left), (upper, right), (lower, right))
+    padded = F.pad(x, [kernel_dim + dilation] * 4, mode=padding_mode)
+    upper, lower = padded[:, :, :height], padded[:, :, distance:]
     return [
-        F.conv2d(padded[..., rows, columns], weight, bias)
-        for (rows, columns), weight, bias in zip(corners, weights, biases, strict=True)
+        upper[:, :, :, :width],
+        lower[:, :, :, :width],
+        upper[:, :, :, distance:],
+        lower[:, :, :, distance:],
     ]
 
 

@@ -1,15 +1,19 @@
 """Sub-modules whose parameters the fused kernels read, without calling them.
 
-What a call would have run must not be lost in silence: hooks that only recompute a parameter are
-run here, everything else is refused.
+What a call would have run must not be lost: hooks that only recompute a parameter are run here;
+where there is anything else, the owner calls its sub-modules.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -21,101 +25,147 @@ _HOOKS = {
     "_backward_pre_hooks": "backward pre-hook",
     "_backward_hooks": "backward hook",
 }
-_UNIT = ((1, 1), (0, 0), (1, 1))
+# What nn.Conv2d must be to add one tap a weight to each pixel.
+_GEOMETRY = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
 
 def parts(owner: nn.Module, names: Sequence[str]) -> list[Any]:
-    """Sub-modules of owner, None where there is none.
-
-    As attributes they take ten times as long: PyTorch looks for them in three dictionaries, from
-    Python, and a small block has few microseconds.
-    """
+    """Sub-modules of owner, None where there is none."""
     return [owner._modules.get(name) for name in names]
 
 
-def check_readable(
-    owner: nn.Module, kind: type[nn.Module], names: Sequence[str], modules: Sequence[nn.Module]
-) -> None:
-    """Nothing is lost if these sub-modules are read instead of called.
+def is_plain(kind: type[nn.Module], module: Any) -> bool:
+    """Whether module is exactly kind, without hooks or a forward of its own."""
+    if type(module) is not kind:
+        return False
+    state = module.__dict__
+    return not (
+        state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+        or "forward" in state
+    )
 
-    Args:
-        owner: the module that reads them.
-        kind: the class whose computation is fused: ``nn.Conv2d``, ``nn.Linear`` or ``SELayer``.
-        names: of the sub-modules within owner, for messages.
 
-    Raises:
-        RuntimeError: a sub-module isn't computed by kind, has a hook that does more than recompute
-            a parameter, has no bias, or is a convolution with stride, padding or dilation.
+def read_plain(
+    kind: type[nn.Module],
+    owner: nn.Module,
+    names: Sequence[str],
+    weights: list[Tensor],
+    biases: list[Tensor],
+) -> bool:
+    """Appends the parameters of sub-modules; False at the first that isn't as it was made.
+
+    All that ordinary sub-modules pay for, at every call, and a small block has few microseconds:
+    as an attribute a sub-module takes ten times as long as in its dictionary.
     """
-    for module in modules:
-        # All that ordinary sub-modules pay for, at every call.
-        if (
-            type(module) is not kind
-            or "forward" in (state := module.__dict__)
-            or state["_forward_pre_hooks"]
-            or state["_forward_hooks"]
-            or state["_backward_pre_hooks"]
-            or state["_backward_hooks"]
-            or ("bias" in state["_parameters"] and state["_parameters"]["bias"] is None)
-            or (
-                kind is nn.Conv2d
-                and (state["stride"], state["padding"], state["dilation"]) != _UNIT
-            )
+    modules = owner._modules
+    for name in names:
+        module = modules.get(name)
+        if not is_plain(kind, module):
+            return False
+        state = module.__dict__
+        parameters = state["_parameters"]
+        weight, bias = parameters.get("weight"), parameters.get("bias")
+        if not type(weight) is type(bias) is nn.Parameter:
+            return False
+        if kind is nn.Conv2d and not (
+            state["stride"] == state["dilation"] == (1, 1)
+            and state["padding"] == (0, 0)
+            and state["groups"] == 1
         ):
-            for name, module in zip(names, modules, strict=True):
-                _check(type(owner).__name__, kind, name, module)
-            return
+            return False
+        weights.append(weight)
+        biases.append(bias)
+    return True
 
 
 def read(modules: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights and biases of sub-modules that :func:`check_readable` has let pass."""
+    """Weights and biases of sub-modules for which there is no :func:`reason_to_call`."""
     weights, biases = [], []
     for module in modules:
         for hook in module._forward_pre_hooks.values():
             hook(module, ())
-        # What is recomputed is no parameter, but an attribute. See parts for why not all are.
-        parameters = module._parameters
-        weight, bias = parameters.get("weight"), parameters.get("bias")
-        weights.append(module.weight if weight is None else weight)
-        biases.append(module.bias if bias is None else bias)
+        weights.append(module.weight)  # not always a parameter: what is recomputed is an attribute
+        biases.append(module.bias)
     return weights, biases  # type: ignore[return-value]
 
 
-def _check(owner: str, kind: type[nn.Module], name: str, module: nn.Module) -> None:
-    rule = f"sspcab: {owner} reads the parameters of {name} and doesn't call it, so it must"
-    foreign = _foreign(kind, module)
-    if foreign is not None:
-        raise RuntimeError(
-            f"{rule} compute what {kind.__name__} does; got {foreign}. Please merge what that adds "
-            f"into weight and bias, or put it there by torch.nn.utils.parametrize"
-        )
-    for attribute, sort in _HOOKS.items():
-        for hook in getattr(module, attribute).values():
-            if attribute != "_forward_pre_hooks" or type(hook).__call__ not in _RECOMPUTING:
-                raise RuntimeError(
-                    f"{rule} have no hooks but those of weight_norm, spectral_norm and prune; got "
-                    f"the {sort} {_name(hook)}. Please put it on the whole {owner}"
-                )
-    if module._parameters.get("bias", module) is None:
-        raise RuntimeError(f"{rule} have a bias, of zeros if need be; got None")
-    if isinstance(module, nn.Conv2d):
-        geometry = (module.stride, module.padding, module.dilation)
-        if geometry != _UNIT:
-            raise RuntimeError(f"{rule} have stride, padding and dilation {_UNIT}; got {geometry}")
+def reason_to_call(
+    kind: type[nn.Module], names: Sequence[str], modules: Sequence[Any]
+) -> str | None:
+    """Why sub-modules have to be called: what of the first such one would be lost by reading it.
 
+    Args:
+        kind: the class whose computation is fused: ``nn.Conv2d``, ``nn.Linear`` or ``SELayer``.
+        names: of the sub-modules within their owner, for the words.
 
-def _foreign(kind: type[nn.Module], module: nn.Module) -> str | None:
-    """What computes a sub-module, unless it is kind: subclasses (parametrised ones are) may be."""
-    if not isinstance(module, kind):
-        return f"{type(module).__module__}.{type(module).__qualname__}"
-    for method in ("forward", "_conv_forward"):
-        own = module.__dict__.get(method, getattr(type(module), method, None))
-        if own is not getattr(kind, method, None):
-            return _name(own)
+    Raises:
+        RuntimeError: there is nothing in the place of a sub-module.
+    """
+    for name, module in zip(names, modules, strict=True):
+        if module is None:
+            raise RuntimeError(f"sspcab: {name} must be a module; got None")
+        reason = _reason(kind, module)
+        if reason is not None:
+            return f"{name} {reason}"
     return None
 
 
+def warn_once(owner: nn.Module, reason: str) -> None:
+    """Once for each owner, and for the parts that it calls."""
+    if torch.compiler.is_compiling() or owner.__dict__.get("_has_warned"):
+        return
+    for module in owner.modules():
+        if type(module).__module__.startswith(__package__):
+            module.__dict__["_has_warned"] = True
+    kind = type(owner).__name__
+    warnings.warn(
+        f"sspcab: {reason}, so this {kind} calls its sub-modules one by one, as the published "
+        "layer does: the same numbers, in the published layer's time and memory. Once that is gone "
+        "it goes back to the fused kernels",
+        stacklevel=4,
+    )
+
+
+def _reason(kind: type[nn.Module], module: nn.Module) -> str | None:
+    if not isinstance(module, kind):
+        return f"is a {_name(type(module))}"
+    # Subclasses may read as kind does: parametrised layers do.
+    for method in ("forward", "_conv_forward"):
+        own = module.__dict__.get(method, getattr(type(module), method, None))
+        if own is not getattr(kind, method, None):
+            return f"has another {method}, {_name(own)}"
+    for attribute, sort in _HOOKS.items():
+        for hook in getattr(module, attribute).values():
+            if attribute != "_forward_pre_hooks" or type(hook).__call__ not in _RECOMPUTING:
+                return f"has the {sort} {_name(hook)}"
+    parameters = module._parameters
+    for name in ("weight", "bias"):
+        if name in parameters:
+            parameter = parameters[name]
+            if parameter is None:
+                return f"has no {name}"
+            if not _holds_values(parameter):
+                return f"has a {name} of {_name(type(parameter))}"
+    if isinstance(module, nn.Conv2d):
+        geometry = {name: getattr(module, name) for name in _GEOMETRY}
+        if geometry != _GEOMETRY:
+            return "has " + ", ".join(f"{name} {value}" for name, value in geometry.items())
+    return None
+
+
+def _holds_values(tensor: Tensor) -> bool:
+    """As tensors do, and what PyTorch traces with in their place: not quantised, not sharded."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        or type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+        or isinstance(tensor, (FakeTensor, FunctionalTensor))
+    )
+
+
 def _name(function: Any) -> str:
-    """Of a function, a method or an object that is called."""
+    """Of a function, a method, a class or an object that is called."""
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"

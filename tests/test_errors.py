@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -224,6 +225,7 @@ def test_private_operators(device: str) -> None:
     [
         ("SSPCAB", (0,), "channels must be an integer ≥ 1; got 0"),
         ("SSPCAB", (8.0,), "channels must be an integer ≥ 1; got 8.0"),
+        ("SSPCAB", (torch.tensor(8.0),), "channels must be an integer ≥ 1; got tensor(8.)"),
         ("SSPCAB", (8, 0), "kernel_dim must be an integer ≥ 1; got 0"),
         ("SSPCAB", (8, True), "kernel_dim must be an integer ≥ 1; got True"),
         ("SSPCAB", (8, (3, 3)), "kernel_dim must be an integer ≥ 1; got (3, 3)"),
@@ -239,6 +241,59 @@ def test_private_operators(device: str) -> None:
 def test_modules(module: str, arguments: tuple[Any, ...], text: str) -> None:
     with pytest.raises(ValueError, match=said(text)):
         getattr(sspcab_cuda, module)(*arguments)
+
+
+MODULES: dict[str, Callable[[], Any]] = {
+    "SSPCAB": lambda: sspcab_cuda.SSPCAB(16),
+    "MaskedConv2d": lambda: sspcab_cuda.MaskedConv2d(16),
+    "SELayer": lambda: sspcab_cuda.SELayer(16),
+}
+
+
+@pytest.mark.usefixtures("_computes")
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (torch.rand(2, 8, 5, 6), "x must have 16 channels, as this {} has; got 8, in x of "
+         "(2, 8, 5, 6)"),
+        (torch.rand(2, 16, 5, 6).double(), "x must be of torch.float32, as this {} is; got "
+         "torch.float64"),
+        (torch.rand(16, 5, 6), "x must be (N, C, H, W); got (16, 5, 6)"),
+        (torch.zeros(2, 16, 5, 6).long(), "x must be float16, bfloat16, float32 or float64; got "
+         "torch.int64"),
+    ],
+)  # fmt: skip
+def test_what_a_module_is_given(module: str, x: Tensor, text: str, device: str) -> None:
+    """Its user gave it x, and has never heard of weight1."""
+    with pytest.raises(RuntimeError, match="^" + re.escape("sspcab: " + text.format(module)) + "$"):
+        MODULES[module]().to(device)(x.to(device))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_half_precision_beside_float32_is_not_to_blame(module: str) -> None:
+    block = MODULES[module]()
+    for layer in block.modules():
+        if hasattr(layer, "bias"):
+            layer.bias = torch.nn.Parameter(layer.bias[:1].detach())
+    with pytest.raises(RuntimeError, match=r"^sspcab: (fc1_)?bias1? must be"):
+        block(torch.rand(2, 16, 5, 6).bfloat16())
+
+
+def test_the_second_argument_is_no_image() -> None:
+    x = torch.rand(2, 16, 5, 6)
+    for value, kind in ((x, "Tensor"), (1, "int"), (None, "NoneType")):
+        text = f"return_loss must be True or False; got {kind}"
+        with pytest.raises(TypeError, match=said(text)):
+            sspcab_cuda.SSPCAB(16)(x, value)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_on_another_device(module: str) -> None:
+    text = f"x must be on cpu, as this {module} is; got x on cuda:0"
+    with pytest.raises(RuntimeError, match=said(text)):
+        MODULES[module]()(torch.rand(2, 16, 5, 6, device="cuda"))
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "cuda"])

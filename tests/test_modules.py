@@ -6,7 +6,9 @@ import copy
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,6 +19,11 @@ from sspcab_cuda import reference
 
 from . import upstream
 from .tolerances import assert_equal
+
+
+class HasIndex(int):
+    """An integer of somebody's own."""
+
 
 PAIRS = [
     (sspcab_cuda.SSPCAB, reference.SSPCAB, (16,)),
@@ -151,8 +158,58 @@ def test_anomaly_map(dtype: torch.dtype, device: str) -> None:
     assert reference.SSPCAB(16).to(device, dtype).anomaly_map(x).dtype == result.dtype
 
 
+def test_anomaly_map_is_of_what_the_block_returns(device: str) -> None:
+    class Residual(sspcab_cuda.SSPCAB):
+        def forward(self, x: Tensor, return_loss: bool = False) -> Any:
+            return x + super().forward(x)
+
+    block, x = sspcab_cuda.SSPCAB(16).to(device), image((16,), device)
+    block.register_forward_hook(lambda module, inputs, output: 2 * output)
+    for one in (block, Residual(16).to(device)):
+        torch.testing.assert_close(one.anomaly_map(x), (one(x) - x).square().mean(dim=1))
+
+
+def test_anomaly_map_collects_nothing() -> None:
+    block, x = sspcab_cuda.SSPCAB(16), image((16,))
+    with sspcab_cuda.collect_reconstruction_losses() as losses:
+        block.anomaly_map(x)
+        assert not losses
+        block(x)
+    assert len(losses) == 1
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, torch.tensor, HasIndex], ids=str)
+def test_integers_of_any_kind(kind: Any) -> None:
+    arguments = (8, 2, 1, 4)
+    block = sspcab_cuda.SSPCAB(*map(kind, arguments))
+    expected = sspcab_cuda.SSPCAB(*arguments)
+    expected.load_state_dict(block.state_dict())
+    x = image((8,))
+    assert_equal(block(x).detach(), expected(x).detach())
+    assert repr(block) == repr(expected)
+    assert sspcab_cuda.MaskedConv2d(kind(8)).conv1.weight.shape == (8, 8, 1, 1)
+    assert sspcab_cuda.SELayer(kind(8), kind(2)).fc1.out_features == 4
+
+
+@pytest.mark.parametrize("kernel_dim", [1, 3])
+def test_gradients_have_the_strides_of_their_parameters(kernel_dim: int, device: str) -> None:
+    """Those of a 1 × 1 weight in channels_last too, where only the numbers differ."""
+    block = sspcab_cuda.SSPCAB(16, kernel_dim).to(device).to(memory_format=torch.channels_last)
+    block.se.fc1.weight = nn.Parameter(torch.randn(16, 2, device=device).t())
+    seen = {}
+    for name, parameter in block.named_parameters():
+        parameter.register_hook(lambda gradient, name=name: seen.update({name: gradient}))
+    x = image((16,), device)
+    out, loss = block(x, return_loss=True)
+    (out.sum() + loss).backward()
+    assert {n: g.stride() for n, g in seen.items()} == {
+        n: p.stride() for n, p in block.named_parameters()
+    }
+    assert block.conv1.weight.stride() == (16 * kernel_dim**2, 1, 16 * kernel_dim, 16)
+
+
 def test_descriptions() -> None:
-    text = "16, kernel_dim=3, dilation=2, receptive_field=11x11"
+    text = "(\n  kernel_dim=3, dilation=2, receptive_field=11x11"
     assert text in repr(sspcab_cuda.SSPCAB(16, 3, 2))
     assert text in repr(sspcab_cuda.MaskedConv2d(16, 3, 2))
     assert "fc1" in repr(sspcab_cuda.SELayer(16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils import spectral_norm as spectral_norm_hook
 from torch.nn.utils import weight_norm as weight_norm_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sspcab_cuda
+from sspcab_cuda.reference import Variant
 
 from .tolerances import assert_equal
 
@@ -24,18 +27,26 @@ PARTS = ("conv1", "conv2", "conv3", "conv4", "se.fc1", "se.fc2")
 KERNEL_DIM, DILATION = 2, 1
 
 
+class CalledGate(sspcab_cuda.SELayer):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc2(self.fc1(x.mean(dim=(2, 3))).relu()).sigmoid()[:, :, None, None]
+
+
 class CalledBlock(sspcab_cuda.SSPCAB):
     """The same parameters, with every sub-module called, as in the authors' code."""
 
+    def __init__(self, channels: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(channels, *arguments, **options)
+        self.se.__class__ = CalledGate
+
     def forward(self, x: Tensor, return_loss: bool = False) -> Any:
         height, width = x.shape[2:]
-        near, far = KERNEL_DIM - 1, KERNEL_DIM + 2 * DILATION + 1
-        padded = F.pad(x, (KERNEL_DIM + DILATION,) * 4)
+        near, far = self.kernel_dim - 1, self.kernel_dim + 2 * self.dilation + 1
+        padded = F.pad(x, (self.kernel_dim + self.dilation,) * 4)
         top, bottom = padded[:, :, : height + near], padded[:, :, far:]
         y = self.conv1(top[..., : width + near]) + self.conv2(bottom[..., : width + near])
         y = (y + self.conv3(top[..., far:]) + self.conv4(bottom[..., far:])).relu()
-        gate = self.se.fc2(self.se.fc1(y.mean(dim=(2, 3))).relu()).sigmoid()
-        out = y * gate[:, :, None, None]
+        out = self.se(y)
         return out, (out - x).square().mean()
 
 
@@ -154,6 +165,9 @@ class Adapted(nn.Module):
         super().__init__()
         self.layer = layer
 
+    def forward(self, x: Tensor) -> Any:
+        return 2 * self.layer(x)
+
 
 class Standardised(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -162,7 +176,7 @@ class Standardised(nn.Conv2d):
 
 class OtherGate(sspcab_cuda.SELayer):
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        return x - super().forward(x)
 
 
 class InputPruning(Halved):
@@ -170,104 +184,250 @@ class InputPruning(Halved):
         return (inputs[0] / 2,)
 
 
-def hook(*_: Any) -> None:
-    raise AssertionError("a hook that can't have the sub-module's inputs was run")
+class Wrapping(Tensor):
+    """A weight that holds another tensor, as quantised and sharded ones do."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> Wrapping:
+        made = Tensor._make_wrapper_subclass(cls, held.shape, dtype=held.dtype)
+        made.held = held
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):  # type: ignore
+        assert function.namespace != "sspcab", "a kernel can't read this weight"
+        args = torch.utils._pytree.tree_map_only(cls, lambda t: t.held, args)
+        result = function(*args, **(kwargs or {}))
+        return cls(result) if function is torch.ops.aten.detach.default else result
 
 
-# What is done to a sub-module (a result takes its place), and what the message says of it.
+def doubled(*arguments: Any) -> Any:
+    """As a forward pre-hook, a forward hook or a full backward hook."""
+    *_, values = arguments
+    if isinstance(values, tuple):
+        return tuple(2 * value for value in values)
+    return 2 * values
+
+
+def fetched(layer: nn.Module) -> None:
+    """Parameters come from elsewhere when the layer is called, as in offloading."""
+    forward, held = layer.forward, {n: p.detach().clone() for n, p in layer.named_parameters()}
+    for parameter in layer.parameters():
+        parameter.data.fill_(torch.nan)
+
+    def fetch(x: Tensor) -> Any:
+        for name, parameter in layer.named_parameters():
+            parameter.data.copy_(held[name])
+        return forward(x)
+
+    layer.forward = functools.partial(fetch)
+
+
+def wrapped(layer: Any) -> None:
+    layer.weight = nn.Parameter(Wrapping(layer.weight.detach()), requires_grad=False)
+
+
+# What is done to a sub-module (a result takes its place), and what the warning says of it.
 Change = Callable[[Any], object]
 ANYWHERE: list[tuple[Change, str]] = [
-    (lambda m: m.register_forward_pre_hook(hook) and None,
-     "have no hooks but those of weight_norm, spectral_norm and prune; got the forward pre-hook "
-     "tests.test_submodules.hook. Please put it on the whole {owner}"),
-    (lambda m: m.register_forward_pre_hook(hook, with_kwargs=True) and None,
-     "got the forward pre-hook tests.test_submodules.hook"),
-    (lambda m: m.register_forward_hook(hook) and None,
-     "got the forward hook tests.test_submodules.hook"),
-    (lambda m: m.register_full_backward_hook(hook) and None,
-     "got the backward hook tests.test_submodules.hook"),
-    (lambda m: m.register_full_backward_pre_hook(hook) and None,
-     "got the backward pre-hook tests.test_submodules.hook"),
+    (lambda m: m.register_forward_pre_hook(doubled) and None,
+     "has the forward pre-hook tests.test_submodules.doubled"),
+    (lambda m: m.register_forward_hook(doubled) and None,
+     "has the forward hook tests.test_submodules.doubled"),
+    (lambda m: m.register_full_backward_hook(lambda m, i, o: doubled(i)) and None,
+     "has the backward hook tests.test_submodules.<lambda>"),
+    (lambda m: m.register_full_backward_pre_hook(lambda m, o: doubled(o)) and None,
+     "has the backward pre-hook tests.test_submodules.<lambda>"),
     (lambda m: m.register_forward_pre_hook(InputPruning()) and None,
-     "got the forward pre-hook tests.test_submodules.InputPruning"),
-    (lambda m: setattr(m, "forward", hook),
-     "compute what {kind} does; got tests.test_submodules.hook. Please merge what that adds into "
-     "weight and bias, or put it there by torch.nn.utils.parametrize"),
-    (lambda m: nn.Identity(), "compute what {kind} does; got torch.nn.modules.linear.Identity"),
-    (lambda m: torch.compile(m, backend="eager"),
-     "compute what {kind} does; got torch._dynamo.eval_frame.OptimizedModule"),
+     "has the forward pre-hook tests.test_submodules.InputPruning"),
+    (lambda m: setattr(m, "forward", lambda x: x * x),
+     "has another forward, tests.test_submodules.<lambda>"),
+    (lambda m: nn.Identity(), "is a torch.nn.modules.linear.Identity"),
+    (lambda m: Adapted(m), "is a tests.test_submodules.Adapted"),
+    (lambda m: torch.compile(m, backend="eager"), "is a torch._dynamo.eval_frame.OptimizedModule"),
 ]  # fmt: skip
+PARAMETRISED: list[tuple[Change, str]] = [
+    (fetched, "has another forward, functools.partial"),
+    (wrapped, "has a weight of tests.test_submodules.Wrapping"),
+]
 CONVOLUTIONS: list[tuple[Change, str]] = [
-    (lambda m: weight_norm_hook(m) and m.register_forward_hook(hook) and None, "forward hook"),
-    (lambda m: parametrizations.weight_norm(m) and m.register_forward_hook(hook) and None,
-     "got the forward hook tests.test_submodules.hook"),
-    (lambda m: LowRank(6, 6, 1), "compute what Conv2d does; got "
-     "tests.test_submodules.LowRank.forward"),
-    (lambda m: Standardised(6, 6, 1), "compute what Conv2d does; got "
-     "tests.test_submodules.Standardised._conv_forward"),
-    (lambda m: nn.Conv2d(6, 6, 1, bias=False), "have a bias, of zeros if need be; got None"),
-    (lambda m: nn.Conv2d(6, 6, 1, stride=2), "have stride, padding and dilation "
-     "((1, 1), (0, 0), (1, 1)); got ((2, 2), (0, 0), (1, 1))"),
-    (lambda m: nn.Conv2d(6, 6, 1, padding=1, dilation=2), "got ((1, 1), (1, 1), (2, 2))"),
+    (lambda m: weight_norm_hook(m).register_forward_hook(doubled) and None,
+     "has the forward hook tests.test_submodules.doubled"),
+    (lambda m: parametrizations.weight_norm(m).register_forward_hook(doubled) and None,
+     "has the forward hook tests.test_submodules.doubled"),
+    (lambda m: LowRank(6, 6, 1), "has another forward, tests.test_submodules.LowRank.forward"),
+    (lambda m: Standardised(6, 6, 1),
+     "has another _conv_forward, tests.test_submodules.Standardised._conv_forward"),
+    (lambda m: nn.Conv2d(6, 6, 1, bias=False), "has no bias"),
+    (lambda m: nn.Conv2d(6, 6, 3, padding=1),
+     "has stride (1, 1), padding (1, 1), dilation (1, 1), groups 1"),
+    (lambda m: nn.Conv2d(6, 6, 1, groups=3),
+     "has stride (1, 1), padding (0, 0), dilation (1, 1), groups 3"),
 ]  # fmt: skip
-LAYERS: list[tuple[Change, str]] = [
-    (lambda m: Adapted(m), "compute what Linear does; got tests.test_submodules.Adapted"),
-    (lambda m: nn.Linear(3, 6, bias=False), "have a bias, of zeros if need be; got None"),
-]  # fmt: skip
-GATES: list[tuple[Change, str]] = [
-    (lambda m: OtherGate(6, 2), "compute what SELayer does; got "
-     "tests.test_submodules.OtherGate.forward"),
-]  # fmt: skip
-
-MODULES: dict[str, Callable[[], nn.Module]] = {
-    "SSPCAB": lambda: sspcab_cuda.SSPCAB(6, reduction_ratio=2),
-    "MaskedConv2d": lambda: sspcab_cuda.MaskedConv2d(6),
-    "SELayer": lambda: sspcab_cuda.SELayer(6, 2),
-}
-REFUSED = [
-    (owner, name, kind, change, text)
-    for owner, name, kind, changes in (
-        ("SSPCAB", "conv1", "Conv2d", ANYWHERE + CONVOLUTIONS),
-        ("SSPCAB", "conv4", "Conv2d", ANYWHERE[:1]),
-        ("SSPCAB", "se", "SELayer", ANYWHERE + GATES),
-        ("SSPCAB", "se.fc1", "Linear", ANYWHERE[:1]),
-        ("SSPCAB", "se.fc2", "Linear", ANYWHERE + LAYERS),
-        ("MaskedConv2d", "conv3", "Conv2d", ANYWHERE[:1] + CONVOLUTIONS[-1:]),
-        ("SELayer", "fc2", "Linear", ANYWHERE[:1] + LAYERS),
-    )
-    for change, text in changes
+CALLED = [
+    (name, change, reason)
+    for name, changes in {
+        "conv1": ANYWHERE + PARAMETRISED + CONVOLUTIONS,
+        "conv4": ANYWHERE[:1],
+        "se": [*ANYWHERE, (lambda m: OtherGate(6, 2), "has another forward, tests.")],
+        "se.fc1": [ANYWHERE[0], (lambda m: nn.Linear(6, 3, bias=False), "has no bias")],
+        "se.fc2": [*ANYWHERE[:5], ANYWHERE[7], *PARAMETRISED],
+    }.items()
+    for change, reason in changes
 ]
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "kind", "change", "text"),
-    REFUSED,
-    ids=[f"{owner}-{name}-{text[-40:]}" for owner, name, *_, text in REFUSED],
-)
-def test_refused(owner: str, name: str, kind: str, change: Change, text: str) -> None:
-    """By name, before any parameter is recomputed."""
-    module = MODULES[owner]()
-    spectral_norm_hook(module.get_submodule("fc1" if owner == "SELayer" else "conv2"))
+def make(kind: type[sspcab_cuda.SSPCAB], name: str, change: Change, device: str) -> Any:
+    torch.manual_seed(3)
+    block = kind(6, reduction_ratio=2).to(device, torch.float64)
     parent, _, attribute = name.rpartition(".")
-    new = change(module.get_submodule(name))
+    new: Any = change(block.get_submodule(name))
     if new is not None:
-        setattr(module.get_submodule(parent), attribute, new)
-    state = {key: value.clone() for key, value in module.state_dict().items()}
-    expected = f"sspcab: {owner} reads the parameters of {name} and doesn't call it, so it must "
-    with pytest.raises(RuntimeError, match="^" + re.escape(expected)) as caught:
-        module(torch.randn(2, 6, 5, 5))
-    assert text.format(owner=owner, kind=kind) in str(caught.value)
-    for key, value in module.state_dict().items():
-        assert_equal(value, state[key])
+        setattr(block.get_submodule(parent), attribute, new.to(device, torch.float64))
+    return block
+
+
+def results_of(block: Any, x: Tensor) -> list[Tensor]:
+    leaf = x.clone().requires_grad_()
+    out, loss = block(leaf, return_loss=True)
+    (out.square().mean() + loss).backward()
+    wanted = [p.grad for p in block.parameters() if p.requires_grad]
+    return [out.detach(), loss.detach(), leaf.grad, *wanted]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Full backward hook is firing",
+    "ignore:The .grad attribute of a Tensor that is not a leaf",
+)
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    CALLED,
+    ids=[f"{name}-{reason[-40:]}" for name, _, reason in CALLED],
+)
+def test_called(name: str, change: Change, reason: str, device: str) -> None:
+    """What can't be read is called, with the numbers of the authors' code, and said once."""
+    block = make(sspcab_cuda.SSPCAB, name, change, device)
+    x = torch.randn(2, 6, 7, 8, dtype=torch.float64, device=device)
+    expected = results_of(make(CalledBlock, name, change, device), x)
+    text = f"sspcab: {name} {reason}"
+    with pytest.warns(UserWarning, match="^" + re.escape(text)) as caught:
+        results = results_of(block, x)
+    assert len(caught) == 1
+    torch.testing.assert_close(results, expected, rtol=1e-10, atol=1e-12)
+    results_of(block, x)  # without a warning, which would be an error
+
+
+@pytest.mark.parametrize("variant", ["paper", "anomalib", "tensorflow"])
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.filterwarnings("ignore:sspcab. .* has the forward hook")
+def test_every_hook_sees_what_it_would_see(name: str, variant: Variant, device: str) -> None:
+    """And all other sub-modules of a kind are called along with the one that is hooked."""
+    seen: dict[str, list[Tensor]] = {}
+    blocks = [
+        kind(6, 2, 1, 2, variant).to(device, torch.float64)
+        for kind in (sspcab_cuda.SSPCAB, sspcab_cuda.reference.SSPCAB)
+    ]
+    blocks[1].load_state_dict(blocks[0].state_dict())
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen["hook"] = [*inputs, output]
+
+    blocks[0].get_submodule(name).register_forward_hook(record)
+    x = torch.randn(2, 6, 7, 8, dtype=torch.float64, device=device)
+    out, loss = blocks[0](x, return_loss=True)
+    torch.testing.assert_close((out, loss), blocks[1](x, return_loss=True))
+    inputs, output = seen["hook"]
+    torch.testing.assert_close(output, blocks[0].get_submodule(name).forward(inputs))
+    if name.startswith("conv"):
+        mode = "reflect" if variant == "tensorflow" else "constant"
+        corner = sspcab_cuda.reference.corners(x, 2, 1, mode)[int(name[-1]) - 1]
+        assert_equal(inputs, corner)
+
+
+def test_the_parts_call_too(device: str) -> None:
+    x = torch.randn(2, 6, 5, 5, device=device)
+    for part, name in (
+        (sspcab_cuda.MaskedConv2d(6, 2), "conv3"),
+        (sspcab_cuda.SELayer(6, 2), "fc1"),
+    ):
+        expected = part.to(device)(x)
+        handle = part.get_submodule(name).register_forward_hook(lambda *_: None)
+        with pytest.warns(UserWarning, match=f"^sspcab: {name} has the forward hook"):
+            torch.testing.assert_close(part(x), expected)
+        handle.remove()
+        assert_equal(part(x).detach(), expected.detach())
+
+
+class Operators(TorchDispatchMode):
+    """The names of ours that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function.namespace == "sspcab":
+            self.names.append(function.name().split("::")[1])
+        return function(*args, **(kwargs or {}))
+
+
+def operators_of(block: nn.Module, x: Tensor) -> list[str]:
+    with torch.no_grad(), Operators() as operators:
+        block(x)
+    return operators.names
+
+
+@pytest.mark.filterwarnings("ignore:sspcab. .* has the forward hook")
+def test_fused_as_far_as_possible() -> None:
+    block, x = sspcab_cuda.SSPCAB(6, reduction_ratio=2), torch.randn(2, 6, 5, 5)
+    assert operators_of(block, x) == ["sspcab_inference"]
+    handle = block.conv2.register_forward_hook(lambda *_: None)
+    assert operators_of(block, x) == ["squeeze_excite"]
+    handle.remove()
+    handle = block.se.fc2.register_forward_hook(lambda *_: None)
+    assert operators_of(block, x) == ["masked_conv2d"]
+    handle.remove()
+    assert operators_of(block, x) == ["sspcab_inference"]
+
+
+def test_the_hook_of_every_leaf() -> None:
+    """As counters of operations, summaries and loggers of activations have it."""
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), sspcab_cuda.SSPCAB(16))
+    x = torch.rand(1, 3, 9, 9)
+    expected = model(x)
+    called: list[nn.Module] = []
+    leaves = [module for module in model.modules() if not list(module.children())]
+    for module in leaves:
+        module.register_forward_hook(lambda module, *_: called.append(module))
+    with pytest.warns(UserWarning, match="conv1 has the forward hook"):
+        torch.testing.assert_close(model(x), expected)
+    assert {*called} == {*leaves} and len(called) == 7
 
 
 def test_nothing_in_place_of_a_sub_module() -> None:
     block = sspcab_cuda.SSPCAB(6, reduction_ratio=2)
     block.conv2 = None  # type: ignore[assignment]
-    with pytest.raises(
-        RuntimeError, match=r"of conv2 .* must compute what Conv2d does; got builti"
-    ):
+    with pytest.raises(RuntimeError, match=r"^sspcab: conv2 must be a module; got None$"):
         block(torch.zeros(1, 6, 3, 3))
+
+
+def test_spectral_norm_goes_on_once_a_call() -> None:
+    """Nothing is recomputed before it is known that everything can be read."""
+    block = sspcab_cuda.SSPCAB(6, reduction_ratio=2)
+    called = CalledBlock(6, reduction_ratio=2)
+    called.load_state_dict(block.state_dict())
+    x = torch.randn(2, 6, 5, 5)
+    for one in (block, called):
+        torch.manual_seed(4)
+        spectral_norm_hook(one.conv1)
+        one.se.fc2.register_forward_hook(lambda *_: None)
+    with pytest.warns(UserWarning, match=r"^sspcab: se\.fc2 has"):
+        torch.testing.assert_close(block(x), called(x)[0])
+    torch.testing.assert_close(block.conv1.weight_u, called.conv1.weight_u)
 
 
 @pytest.mark.skipif(
@@ -280,9 +440,11 @@ def test_a_hook_that_comes_after_compilation() -> None:
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     x = torch.randn(2, 6, 5, 5)
     expected = compiled(x)
-    handle = block.conv1.register_forward_hook(hook)
-    with pytest.raises(Exception, match="got the forward hook"):
-        compiled(x)
+    handle = block.conv1.register_forward_hook(doubled)
+    changed = compiled(x)
+    with pytest.warns(UserWarning, match="conv1 has the forward hook"):
+        torch.testing.assert_close(changed, block(x))
+    assert not torch.equal(changed, expected)
     handle.remove()
     assert_equal(compiled(x).detach(), expected.detach())
 
