@@ -122,9 +122,9 @@ def warn_once(owner: nn.Module, reason: str) -> None:
             module.__dict__["_has_warned"] = True
     kind = type(owner).__name__
     warnings.warn(
-        f"sspcab: {reason}, so this {kind} calls its sub-modules one by one, as the published "
-        "layer does: the same numbers, in the published layer's time and memory. Once that is gone "
-        "it goes back to the fused kernels",
+        f"sspcab: {reason}, so this {kind} calls its sub-modules, as the published layer does: the "
+        "same numbers, in up to the published layer's time and memory. Once that is gone it goes "
+        "back to the fused kernels",
         stacklevel=4,
     )
 
