@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +16,45 @@ from torch import Tensor
 from .checks import check_finite_at_least, check_losses, check_scalar
 
 
-class ReconstructionLosses(Sequence[Tensor]):
+class ReconstructionLosses(list[Tensor]):
     """Losses in the order in which the blocks ran; :func:`collect_reconstruction_losses` makes it.
 
-    A sequence of scalars, float32 or float64, each ``mean((out - x)²)`` of one run of one block.
+    A list of scalars, float32 or float64, each ``mean((out - x)²)`` of one run of one block.
     """
 
-    # A chain of pairs, the latest first: torch.compile would guard a list's length, and compile a
-    # block once more for each that ran before it.
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain = Chain()
+
+    def add(self, loss: Tensor) -> None:
+        self.fetch()
+        super().append(loss)
+
+    def fetch(self) -> None:
+        """Takes what compiled blocks have added since. Code in C, such as torch.stack, reads a list
+        without asking it, so this is done at the end of the context at the latest."""
+        super().extend(self.chain.take())
+
+    def __len__(self) -> int:
+        self.fetch()
+        return super().__len__()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.fetch()
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self.fetch()
+        return super().__getitem__(index)
+
+    def __repr__(self) -> str:
+        return f"ReconstructionLosses({list(self)})"
+
+
+class Chain:
+    """Losses as pairs, the latest first: torch.compile would guard a list's length, and compile a
+    block once more for each that ran before it."""
+
     _latest: tuple[Tensor, Any] | None
 
     def __init__(self) -> None:
@@ -32,28 +63,13 @@ class ReconstructionLosses(Sequence[Tensor]):
     def add(self, loss: Tensor) -> None:
         self._latest = (loss, self._latest)
 
-    def _listed(self) -> list[Tensor]:
+    def take(self) -> list[Tensor]:
         losses, rest = [], self._latest
+        self._latest = None
         while rest is not None:
             loss, rest = rest
             losses.append(loss)
         return losses[::-1]
-
-    def __len__(self) -> int:
-        return len(self._listed())
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        return self._listed()[index]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self._listed())
-
-    def __repr__(self) -> str:
-        return f"ReconstructionLosses({self._listed()})"
 
 
 class _Collector:
@@ -61,6 +77,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.losses = ReconstructionLosses()
+        self.chain = self.losses.chain
         compiling = torch.compiler.is_compiling()
         self.backward_pass = -1 if compiling else torch._C._current_graph_task_id()
         self.transform = None if compiling else torch._C._functorch.maybe_current_level()
@@ -77,7 +94,7 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-def active() -> ReconstructionLosses | None:
+def active() -> ReconstructionLosses | Chain | None:
     """Where the loss of a block that runs now belongs, if anywhere.
 
     Raises:
@@ -88,7 +105,7 @@ def active() -> ReconstructionLosses | None:
     if collector is None:
         return None
     if torch.compiler.is_compiling():
-        return collector.losses
+        return collector.chain
     if torch._C._current_graph_task_id() != collector.backward_pass:
         return None  # a checkpoint runs its region again, or a hook of autograd runs a model
     if torch._C._functorch.maybe_current_level() != collector.transform:
@@ -132,7 +149,7 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
     output the host doesn't use has no place in DDP's ``find_unused_parameters=True``.
 
     Yields:
-        The losses, in the order in which the blocks ran; empty at first.
+        A list of the losses, in the order in which the blocks ran; empty at first.
 
     Raises:
         RuntimeError: by a block whose loss would be of no use: one in ``torch.utils.checkpoint``
@@ -153,6 +170,7 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
         yield collector.losses
     finally:
         _thread.collector = outer
+        collector.losses.fetch()
 
 
 @contextlib.contextmanager

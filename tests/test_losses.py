@@ -49,12 +49,15 @@ def test_a_sequence() -> None:
     with collect_reconstruction_losses() as collected:
         assert len(collected) == 0 and list(collected) == [] and not collected
         host(x)
-        assert len(collected) == RUNS  # also before the context ends
+        assert torch.stack(collected).shape == (RUNS,)  # also before the context ends
+        assert len(collected) == RUNS
     values = [loss.item() for loss in collected]
     assert values == [collected[i].item() for i in range(RUNS)]
     assert [loss.item() for loss in collected[1:]] == values[1:]
     assert collected[-1] in collected
     assert repr(collected).startswith("ReconstructionLosses([tensor(")
+    torch.testing.assert_close(torch.stack(collected).sum(), sum(collected))
+    assert collected.count(collected[0]) == 1 and isinstance(collected, list)
 
 
 def test_a_loss_counts_once() -> None:
