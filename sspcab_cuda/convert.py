@@ -10,58 +10,20 @@ optimizers stay valid), device, dtype, ``requires_grad``, training mode and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .equivalence import difference
+from .implementations import ANOMALIB, LAYERS, UPSTREAM, Names
 from .modules import SSPCAB
-from .reference import Variant
 
 _Block = TypeVar("_Block", bound=nn.Module)
-
-# The layers of our block, the convolutions in the order of the corners.
-_LAYERS = ("conv1", "conv2", "conv3", "conv4", "se.fc1", "se.fc2")
-
-
-class _Names(NamedTuple):
-    """What another implementation calls the parts of its block."""
-
-    variant: Variant
-    layers: tuple[str, ...]  # in the order of _LAYERS
-    distance: str  # holds k' + 2d + 1; `pad` holds k' + d
-    activations: Mapping[str, type[nn.Module]]
-
-    @property
-    def gate(self) -> str:
-        return self.layers[-1].split(".")[0]
-
-    def missing_in(self, block: nn.Module) -> list[str]:
-        return [path for path in (*self.layers, "pad", self.distance) if not _has(block, path)]
-
-
-_UPSTREAM = _Names(
-    variant="paper",
-    layers=_LAYERS,
-    distance="border_input",
-    activations={"relu": nn.ReLU, "se.relu": nn.ReLU, "se.sigmoid": nn.Sigmoid},
-)
-_ANOMALIB = _Names(
-    variant="anomalib",
-    layers=(
-        "masked_conv1",
-        "masked_conv3",  # bottom-left
-        "masked_conv2",
-        "masked_conv4",
-        "attention_module.fc1",
-        "attention_module.fc2",
-    ),
-    distance="crop",
-    activations={},
-)
 
 _CALL_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _STATE_HOOKS = (
@@ -92,9 +54,10 @@ def from_upstream(block: nn.Module) -> SSPCAB:
 
     Raises:
         TypeError: ``block`` is no module.
-        ValueError: its structure is another, or parts of it have hooks, which wouldn't be called.
+        ValueError: its structure is another, parts of it have hooks, which wouldn't be called, or
+            it computes something else, as tried out on copies of it and a small random image.
     """
-    return _convert(block, _UPSTREAM)
+    return _checked(block, UPSTREAM)
 
 
 def from_anomalib(block: nn.Module) -> SSPCAB:
@@ -111,9 +74,10 @@ def from_anomalib(block: nn.Module) -> SSPCAB:
 
     Raises:
         TypeError: ``block`` is no module.
-        ValueError: its structure is another, or parts of it have hooks, which wouldn't be called.
+        ValueError: its structure is another, parts of it have hooks, which wouldn't be called, or
+            it computes something else, as tried out on copies of it and a small random image.
     """
-    return _convert(block, _ANOMALIB)
+    return _checked(block, ANOMALIB)
 
 
 def to_anomalib(block: SSPCAB) -> nn.Module:
@@ -121,7 +85,7 @@ def to_anomalib(block: SSPCAB) -> nn.Module:
 
     Raises:
         TypeError: ``block`` is no :class:`sspcab_cuda.SSPCAB`.
-        ValueError: it is of another variant.
+        ValueError: it is of another variant, or computes something else.
         ImportError: anomalib isn't installed.
     """
     if not isinstance(block, SSPCAB):
@@ -137,9 +101,14 @@ def to_anomalib(block: SSPCAB) -> nn.Module:
         raise ImportError("sspcab: to_anomalib needs anomalib: pip install anomalib") from error
     channels, kernel_dim = block.conv1.in_channels, block.conv1.kernel_size[0]
     ratio = _reduction_ratio(channels, block.se.fc1.out_features)
-    with torch.device("meta"):
-        new: nn.Module = AnomalibSSPCAB(channels, kernel_dim, block.dilation, ratio)
-    return _take_over(block, _LAYERS, new, _ANOMALIB.layers)
+
+    def convert(block: nn.Module) -> nn.Module:
+        with torch.device("meta"):
+            new: nn.Module = AnomalibSSPCAB(channels, kernel_dim, block.dilation, ratio)
+        return _take_over(block, LAYERS, new, ANOMALIB.layers)
+
+    _check_same("block", block, convert, channels, kernel_dim + block.dilation)
+    return convert(block)
 
 
 def from_tensorflow(arrays: Sequence[Any], dilation: int) -> SSPCAB:
@@ -185,40 +154,44 @@ def from_tensorflow(arrays: Sequence[Any], dilation: int) -> SSPCAB:
         block = SSPCAB(channels, kernel_dim, dilation, ratio, "tensorflow")
     # (rows, columns, in, out) and (in, out) become (out, in, rows, columns) and (out, in).
     kernels = [k.permute(3, 2, 0, 1) if k.dim() == 4 else k.t() for k in tensors[::2]]
-    state = {f"{name}.weight": k.contiguous() for name, k in zip(_LAYERS, kernels, strict=True)}
-    state |= {f"{name}.bias": b for name, b in zip(_LAYERS, tensors[1::2], strict=True)}
+    state = {f"{name}.weight": k.contiguous() for name, k in zip(LAYERS, kernels, strict=True)}
+    state |= {f"{name}.bias": b for name, b in zip(LAYERS, tensors[1::2], strict=True)}
     block.load_state_dict(state, assign=True)
     return block
 
 
-def replace(model: nn.Module) -> dict[str, nn.Module]:
+def replace(model: nn.Module, classes: Collection[type[nn.Module]] = ()) -> dict[str, nn.Module]:
     """Swaps every upstream and anomalib block in ``model`` for a :class:`sspcab_cuda.SSPCAB`.
 
-    Blocks are recognised by the class name ``SSPCAB`` together with the structure that
-    :func:`.from_upstream` and :func:`.from_anomalib` take. A block that occurs in several places is
-    converted once. Forward and backward hooks on a block stay, with their handles. An optimizer of
-    the model stays valid. A second call finds nothing to swap.
+    Blocks are recognised by the class name ``SSPCAB``, or by ``classes``, and must be what
+    :func:`.from_upstream` or :func:`.from_anomalib` take; one of that name with another structure
+    is left as it is, with a warning. A block that occurs in several places is converted once.
+    Forward and backward hooks on a block stay, with their handles. An optimizer of the model stays
+    valid. A second call finds nothing to swap.
 
     Args:
         model: any module that holds blocks, at any depth; not a block itself, which can't be
             swapped in place. Load old checkpoints of anomalib's blocks before: the keys change.
+        classes: classes whose instances are blocks too, such as a copy of the authors' code under
+            another name.
 
     Returns:
         The old blocks by name, in the order of ``model.named_modules()``. They share layers and
         hooks with the new ones: ``model.set_submodule(name, old)`` puts one back.
 
     Raises:
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is no module, or ``classes`` are no classes of modules.
         ValueError: ``model`` is a block, or a block can't be converted; nothing is changed then.
     """
     _check_module("model", model)
+    _check_classes(classes)
     found = {
         name: (module, names)
         for name, module in model.named_modules(remove_duplicate=False)
-        if (names := _recognise(module)) is not None
+        if (names := _recognise(name, module, tuple(classes))) is not None
     }
     if "" in found:
-        origin = "from_upstream" if found[""][1] is _UPSTREAM else "from_anomalib"
+        origin = "from_upstream" if found[""][1] is UPSTREAM else "from_anomalib"
         raise ValueError(
             "sspcab: replace swaps the blocks in a model; this model is a block: use "
             f"sspcab_cuda.convert.{origin}"
@@ -228,7 +201,8 @@ def replace(model: nn.Module) -> dict[str, nn.Module]:
         if name.endswith("_orig_mod") or old._compiled_call_impl is not None:
             raise ValueError(f"sspcab: {name} is compiled; replace first, then compile")
         _check_unhooked(name, old, _STATE_HOOKS)
-        new[old] = _convert(old, names, name)
+        if old not in new:
+            new[old] = _checked(old, names, name)
     for name, (old, _) in found.items():
         for hooks in (*_CALL_HOOKS, *_HOOK_FLAGS):
             # Shared, not copied: a handle finds its hook by the dictionary.
@@ -237,22 +211,48 @@ def replace(model: nn.Module) -> dict[str, nn.Module]:
     return {name: old for name, (old, _) in found.items()}
 
 
-def _recognise(module: nn.Module) -> _Names | None:
-    if type(module).__name__ != "SSPCAB":
+def _recognise(name: str, module: nn.Module, classes: tuple[type[nn.Module], ...]) -> Names | None:
+    """Whose block a module is: None if it is none, or none of a known structure."""
+    named = isinstance(module, classes)
+    if isinstance(module, SSPCAB) or not (named or type(module).__name__ == "SSPCAB"):
         return None
-    # Ours has no `pad`.
-    return next((n for n in (_UPSTREAM, _ANOMALIB) if not n.missing_in(module)), None)
+    names = min((UPSTREAM, ANOMALIB), key=lambda names: len(names.missing_in(module)))
+    try:
+        names.check(name or "model", module)
+    except ValueError as error:
+        if named:
+            raise
+        warnings.warn(f"{error}. It is left as it is, and isn't accelerated", stacklevel=4)
+        return None
+    return names
 
 
-def _convert(block: nn.Module, names: _Names, where: str = "block") -> SSPCAB:
+def _checked(block: nn.Module, names: Names, where: str = "block") -> SSPCAB:
+    """The block converted, once that is known to compute the same."""
     _check_module(where, block)
-    missing = names.missing_in(block)
-    if missing:
-        wanted = ", ".join((*sorted(names.layers), "pad", names.distance))
+    new = _convert(block, names, where)
+    channels, reach = new.conv1.in_channels, new.kernel_dim + new.dilation
+    _check_same(where, block, lambda copy: _convert(copy, names, where), channels, reach)
+    return new
+
+
+def _check_same(
+    where: str,
+    block: nn.Module,
+    convert: Callable[[nn.Module], nn.Module],
+    channels: int,
+    reach: int,
+) -> None:
+    different = difference(block, convert, channels, reach)
+    if different is not None:
         raise ValueError(
-            f"sspcab: {where} must have {wanted}; got {type(block).__name__} without "
-            f"{', '.join(missing)}"
+            f"sspcab: {where}, a {type(block).__module__}.{type(block).__qualname__}, must compute "
+            f"what the block that takes its place does; {different}"
         )
+
+
+def _convert(block: nn.Module, names: Names, where: str = "block") -> SSPCAB:
+    names.check(where, block)
     convolution, _, _, _, fc1, _ = (attrgetter(path)(block) for path in names.layers)
     for path, layer, kind in (
         (names.layers[0], convolution, nn.Conv2d),
@@ -273,7 +273,7 @@ def _convert(block: nn.Module, names: _Names, where: str = "block") -> SSPCAB:
         new = SSPCAB(convolution.in_channels, kernel_dim, dilation, ratio, names.variant)
     _check_layers(where, block, names, new)
     _check_parts(where, block, names)
-    return _take_over(block, names.layers, new, _LAYERS)
+    return _take_over(block, names.layers, new, LAYERS)
 
 
 def _take_over(
@@ -306,22 +306,20 @@ def _reduction_ratio(channels: int, hidden: int) -> int:
     return ratio
 
 
-def _has(block: nn.Module, path: str) -> bool:
-    try:
-        attrgetter(path)(block)
-    except AttributeError:
-        return False
-    return True
-
-
 def _check_module(where: str, module: nn.Module) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"sspcab: {where} must be a torch.nn.Module; got {type(module).__name__}")
 
 
-def _check_layers(where: str, block: nn.Module, names: _Names, new: SSPCAB) -> None:
+def _check_classes(classes: Collection[type[nn.Module]]) -> None:
+    for one in classes:
+        if not (isinstance(one, type) and issubclass(one, nn.Module)):
+            raise TypeError(f"sspcab: classes must be classes of torch.nn.Module; got {one!r}")
+
+
+def _check_layers(where: str, block: nn.Module, names: Names, new: SSPCAB) -> None:
     """The layers are as the constructor of our block makes them: sizes, stride, padding, bias."""
-    for path, our_path in zip(names.layers, _LAYERS, strict=True):
+    for path, our_path in zip(names.layers, LAYERS, strict=True):
         layer, expected = attrgetter(path)(block), new.get_submodule(our_path)
         if (
             parametrize.type_before_parametrizations(layer) is not type(expected)
@@ -330,7 +328,7 @@ def _check_layers(where: str, block: nn.Module, names: _Names, new: SSPCAB) -> N
             raise ValueError(f"sspcab: {where}.{path} must be {expected}; got {layer}")
 
 
-def _check_parts(where: str, block: nn.Module, names: _Names) -> None:
+def _check_parts(where: str, block: nn.Module, names: Names) -> None:
     """Nothing but the layers and activations takes part, and no part is more than its class."""
     strangers = []
     for path, module in block.named_modules():
@@ -339,7 +337,13 @@ def _check_parts(where: str, block: nn.Module, names: _Names) -> None:
         if path in ("", names.gate):
             tensors = [*module._parameters, *module._buffers]
             strangers += [f"{path}.{name}".lstrip(".") for name in tensors]
-        elif path not in names.layers and type(module) is not names.activations.get(path):
+        elif path in names.activations:
+            expected = names.activations[path]
+            if type(module) is not expected:
+                raise ValueError(
+                    f"sspcab: {where}.{path} must be {expected.__name__}; got {module}"
+                )
+        elif path not in names.layers:
             strangers.append(path)
     if strangers:
         raise ValueError(

@@ -262,7 +262,10 @@ UNFIT: dict[str, tuple[Callable[[upstream.SSPCAB], object], str]] = {
         "block must have no parts but conv1, conv2, conv3, conv4, se.fc1, se.fc2 and activations; "
         "got norm",
     ),
-    "other activation": (lambda b: setattr(b, "relu", nn.GELU()), "and activations; got relu"),
+    "other activation": (
+        lambda b: setattr(b, "relu", nn.LeakyReLU()),
+        "block.relu must be ReLU; got LeakyReLU(negative_slope=0.01)",
+    ),
     "scales of its own": (
         add_scales,
         "and activations; got scale, se.shift",

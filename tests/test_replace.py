@@ -226,21 +226,38 @@ def test_a_block_by_itself(anomalib: ModuleType) -> None:
 
 
 class Renamed(upstream.SSPCAB):
-    """Might compute anything."""
+    """A copy of theirs, for all one knows."""
 
 
 def test_others_are_left_alone() -> None:
     stranger = type("SSPCAB", (nn.Linear,), {})
-    parts = [
-        Renamed(CHANNELS),
-        stranger(2, 2),
-        reference.SSPCAB(CHANNELS),
-        sspcab_cuda.SSPCAB(CHANNELS),
-        nn.Conv2d(1, 1, 1),
-    ]
+    parts = [Renamed(CHANNELS), sspcab_cuda.SSPCAB(CHANNELS), nn.Conv2d(1, 1, 1)]
     model = nn.Sequential(*parts)
     assert sspcab_cuda.replace(model) == {}
     assert list(model) == parts
+    others = nn.Sequential(upstream.SSPCAB(CHANNELS), stranger(2, 2), reference.SSPCAB(CHANNELS))
+    with pytest.warns(UserWarning) as caught:
+        assert list(sspcab_cuda.replace(others)) == ["0"]
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == 2
+    assert messages[0].startswith("sspcab: 1 must have conv1, conv2, ")
+    assert messages[1] == (
+        "sspcab: 2 must have conv1, conv2, conv3, conv4, se.fc1, se.fc2, pad, border_input; got "
+        "SSPCAB without pad, border_input. It is left as it is, and isn't accelerated"
+    )
+
+
+def test_classes_by_another_name() -> None:
+    x = torch.randn(2, CHANNELS, 7, 8)
+    model = nn.Sequential(Renamed(CHANNELS), nn.Sequential(upstream.SSPCAB(CHANNELS)))
+    expected = model(x)
+    assert list(sspcab_cuda.replace(model, classes=[Renamed])) == ["0", "1.0"]
+    torch.testing.assert_close(model(x), expected)
+    with pytest.raises(ValueError, match=r"^sspcab: 0 must have .* got Linear without"):
+        sspcab_cuda.replace(nn.Sequential(nn.Linear(2, 2)), [nn.Linear])
+    for wrong in ([int], ["Renamed"]):
+        with pytest.raises(TypeError, match=r"^sspcab: classes must be classes of torch.nn.Module"):
+            sspcab_cuda.replace(model, wrong)  # type: ignore[arg-type]
 
 
 def test_a_wrapped_model() -> None:
