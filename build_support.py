@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+SETUPTOOLS = "77.0.3"  # the first that knows the licence's form in pyproject.toml
+PACKAGES_COMMAND = f'pip install torch "setuptools>={SETUPTOOLS}" ninja pybind11'
 INSTALL_COMMAND = "pip install --no-build-isolation -e ."
 CPU_ONLY = "SSPCAB_NO_CUDA=1 builds for CPU only"
 RELEASE_ARCHS = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
@@ -61,7 +63,17 @@ def check_packages(found: Callable[[str], object] = find_spec, which: Which = sh
         raise BuildError(
             f"the build environment lacks {', '.join(missing)}. The extension is compiled against "
             "the torch that will load it, so it is built in your environment, not in an isolated "
-            f"one: pip install torch setuptools ninja pybind11, then {INSTALL_COMMAND}"
+            f"one: {PACKAGES_COMMAND}, then {INSTALL_COMMAND}"
+        )
+
+
+def check_setuptools(version: str) -> None:
+    """Raise BuildError if setuptools can't read pyproject.toml: it would say `project.license`."""
+    found, needed = (tuple(map(int, re.findall(r"\d+", v)[:3])) for v in (version, SETUPTOOLS))
+    if found < needed:
+        raise BuildError(
+            f"setuptools must be {SETUPTOOLS} or newer; got {version}: {PACKAGES_COMMAND}, then "
+            f"{INSTALL_COMMAND}"
         )
 
 

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.egg_info import egg_info
 
@@ -176,6 +177,7 @@ class BuildSspcab(BuildExtension):
 
 
 try:
+    build_support.check_setuptools(setuptools.__version__)
     setup(
         ext_modules=[Extension("sspcab_cuda._C", sources=CPU_SOURCES, language="c++")],
         cmdclass={"build_ext": BuildSspcab, "egg_info": TaggedInfo},

@@ -68,6 +68,21 @@ def test_missing_packages_are_named_together_with_the_command() -> None:
     build_support.check_packages(found=lambda name: name, which=lambda name: name)
 
 
+def test_an_old_setuptools() -> None:
+    """What a fresh Python 3.11 has would say that project.license is wrong."""
+    with pytest.raises(BuildError, match=r"must be 77\.0\.3 or newer; got 65\.5\.0: pip install "):
+        build_support.check_setuptools("65.5.0")
+    for version in ("77.0.3", "78.1", "82.0.0.post1"):
+        build_support.check_setuptools(version)
+
+
+def test_one_install_command() -> None:
+    packages = '"setuptools>=77.0.3" ninja pybind11'
+    assert packages in build_support.PACKAGES_COMMAND
+    for name in ("README.md", "docs/installation.md"):
+        assert packages in (ROOT / name).read_text()
+
+
 def test_missing_compiler_and_headers(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"no C\+\+ compiler: 'ccache' is not on PATH"):
         build_support.check_compiler("ccache g++", tmp_path, which=lambda name: None)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -37,6 +42,29 @@ def test_unloadable_module_names_cause_and_command(
         assert part in str(caught.value)
     assert caught.value.__cause__ is original
     assert not isinstance(caught.value, ModuleNotFoundError)
+
+
+def test_a_clone_that_hides_the_installed_package(tmp_path: Path) -> None:
+    """After pip install without -e, in the clone."""
+    clone, installed = tmp_path / "clone", tmp_path / "site"
+    package = Path(sspcab_cuda.__file__).parent
+    shutil.copytree(package, clone / "sspcab_cuda", ignore=shutil.ignore_patterns("_C.*"))
+    (installed / "sspcab_cuda").mkdir(parents=True)
+    (installed / "sspcab_cuda" / "_C.abi.so").touch()
+    # Without the finder of an editable install, which this environment may have.
+    code = (
+        "import sys; "
+        "sys.meta_path[:] = [f for f in sys.meta_path if '_frozen' in str(f.__module__)]; "
+        "import sspcab_cuda"
+    )
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    run = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert (
+        f"{clone / 'sspcab_cuda'}, which hides the package installed in {installed}" in run.stderr
+    )
+    assert f"Run Python from another folder than {clone}, or build here too" in run.stderr
 
 
 def test_build_info_describes_this_build() -> None:
