@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sspcab_cuda
 
-from .test_submodules import CalledBlock
+from . import published
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:torch.quantize_per_tensor"
@@ -22,7 +22,7 @@ CALLS = pytest.mark.filterwarnings("ignore:sspcab. se.fc1 .* so this SSPCAB call
 def hosts() -> list[Any]:
     """The same with our block and with the published structure."""
     made = []
-    for block in (sspcab_cuda.SSPCAB, CalledBlock):
+    for block in (sspcab_cuda.SSPCAB, published.SSPCAB):
         torch.manual_seed(0)
         made.append(nn.Sequential(nn.Conv2d(3, 8, 3), block(8, 1, 1, 2), nn.Conv2d(8, 4, 1)).eval())
     return made

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils import spectral_norm as spectral_norm_hook
@@ -19,35 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import sspcab_cuda
 from sspcab_cuda.reference import Variant
 
+from . import published
 from .tolerances import assert_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 
 PARTS = ("conv1", "conv2", "conv3", "conv4", "se.fc1", "se.fc2")
 KERNEL_DIM, DILATION = 2, 1
-
-
-class CalledGate(sspcab_cuda.SELayer):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(self.fc1(x.mean(dim=(2, 3))).relu()).sigmoid()[:, :, None, None]
-
-
-class CalledBlock(sspcab_cuda.SSPCAB):
-    """The same parameters, with every sub-module called, as in the authors' code."""
-
-    def __init__(self, channels: int, *arguments: Any, **options: Any) -> None:
-        super().__init__(channels, *arguments, **options)
-        self.se.__class__ = CalledGate
-
-    def forward(self, x: Tensor, return_loss: bool = False) -> Any:
-        height, width = x.shape[2:]
-        near, far = self.kernel_dim - 1, self.kernel_dim + 2 * self.dilation + 1
-        padded = F.pad(x, (self.kernel_dim + self.dilation,) * 4)
-        top, bottom = padded[:, :, : height + near], padded[:, :, far:]
-        y = self.conv1(top[..., : width + near]) + self.conv2(bottom[..., : width + near])
-        y = (y + self.conv3(top[..., far:]) + self.conv4(bottom[..., far:])).relu()
-        out = self.se(y)
-        return (out, (out - x).square().mean()) if return_loss else out
 
 
 class Symmetric(nn.Module):
@@ -87,8 +64,8 @@ RECOMPUTED: dict[str, Callable[[nn.Module], object]] = {
 
 
 def changed(
-    kind: type[sspcab_cuda.SSPCAB], how: str, device: str
-) -> tuple[sspcab_cuda.SSPCAB, torch.optim.Optimizer]:
+    kind: type[nn.Module], how: str, device: str
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(1)
     block = kind(6, KERNEL_DIM, DILATION, 2).to(device, torch.float64)
     for name in PARTS:
@@ -118,7 +95,7 @@ def steps(
 def test_recomputed_parameters(how: str, device: str) -> None:
     """Weights follow their parameters, and power iterations go on, as if the parts were called."""
     block, optimizer = changed(sspcab_cuda.SSPCAB, how, device)
-    called, its_optimizer = changed(CalledBlock, how, device)
+    called, its_optimizer = changed(published.SSPCAB, how, device)
     results = [*steps(block, block, optimizer, device)]
     expected = [*steps(called, called, its_optimizer, device)]
     assert len(results) >= 3 * 14 + 12
@@ -279,7 +256,7 @@ CALLED = [
 ]
 
 
-def make(kind: type[sspcab_cuda.SSPCAB], name: str, change: Change, device: str) -> Any:
+def make(kind: type[nn.Module], name: str, change: Change, device: str) -> Any:
     torch.manual_seed(3)
     block = kind(6, reduction_ratio=2).to(device, torch.float64)
     parent, _, attribute = name.rpartition(".")
@@ -310,7 +287,7 @@ def test_called(name: str, change: Change, reason: str, device: str) -> None:
     """What can't be read is called, with the numbers of the authors' code, and said once."""
     block = make(sspcab_cuda.SSPCAB, name, change, device)
     x = torch.randn(2, 6, 7, 8, dtype=torch.float64, device=device)
-    expected = results_of(make(CalledBlock, name, change, device), x)
+    expected = results_of(make(published.SSPCAB, name, change, device), x)
     text = f"sspcab: {name} {reason}"
     with pytest.warns(UserWarning, match="^" + re.escape(text)) as caught:
         results = results_of(block, x)
@@ -418,7 +395,7 @@ def test_nothing_in_place_of_a_sub_module() -> None:
 def test_spectral_norm_goes_on_once_a_call() -> None:
     """Nothing is recomputed before it is known that everything can be read."""
     block = sspcab_cuda.SSPCAB(6, reduction_ratio=2)
-    called = CalledBlock(6, reduction_ratio=2)
+    called = published.SSPCAB(6, reduction_ratio=2)
     called.load_state_dict(block.state_dict())
     x = torch.randn(2, 6, 5, 5)
     for one in (block, called):
