@@ -223,7 +223,7 @@ def sspcab(
         return (out, loss) if return_loss else out
     tensors = (x, *weights, *biases, *excitation)
     saves = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    operator = ops.sspcab if saves else ops.sspcab_inference
+    operator = ops.sspcab if saves else ops.infer
     with_relu = variant == "paper"
     out, loss = operator(*tensors, dilation, with_relu, return_loss, *_precision(x))[:2]
     return (out, loss) if return_loss else out

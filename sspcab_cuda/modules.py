@@ -202,14 +202,12 @@ class SSPCAB(_FourConvolutions):
         parameters = self._read()
         if isinstance(parameters, str):
             return self._compute_by_parts(x, return_loss, parameters)
-        weights, biases = parameters
-        fc1_weight, fc2_weight = weights[4:]
-        fc1_bias, fc2_bias = biases[4:]
+        weights, biases, (fc1_weight, fc2_weight), (fc1_bias, fc2_bias) = parameters
         try:
             return functional.sspcab(
                 x,
-                weights[:4],
-                biases[:4],
+                weights,
+                biases,
                 fc1_weight,
                 fc1_bias,
                 fc2_weight,
@@ -235,17 +233,19 @@ class SSPCAB(_FourConvolutions):
         out = self.se(y)
         return (out, reference.reconstruction_loss(out, x)) if return_loss else out
 
-    def _read(self) -> tuple[list[Tensor], list[Tensor]] | str:
-        """Six weights and biases, the gate's last, or why there is something to call."""
+    def _read(self) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]] | str:
+        """Weights and biases of the convolutions and of the gate, or why something is called."""
         weights: list[Tensor] = []
         biases: list[Tensor] = []
+        gate_weights: list[Tensor] = []
+        gate_biases: list[Tensor] = []
         se: Any = self._modules.get("se")
         if (
             read_plain(nn.Conv2d, self, _CONVOLUTIONS, weights, biases)
             and is_plain(SELayer, se)
-            and read_plain(nn.Linear, se, _LAYERS, weights, biases)
+            and read_plain(nn.Linear, se, _LAYERS, gate_weights, gate_biases)
         ):
-            return weights, biases
+            return weights, biases, gate_weights, gate_biases
         convolutions = parts(self, _CONVOLUTIONS)
         reason = reason_to_call(nn.Conv2d, _CONVOLUTIONS, convolutions)
         reason = reason or reason_to_call(SELayer, ("se",), (se,))
@@ -253,7 +253,7 @@ class SSPCAB(_FourConvolutions):
             return reason
         layers = parts(se, _LAYERS)
         reason = reason_to_call(nn.Linear, ("se.fc1", "se.fc2"), layers)
-        return reason or read([*convolutions, *layers])
+        return reason or (*read(convolutions), *read(layers))
 
     def __prepare_scriptable__(self) -> nn.Module:
         return _ScriptableBlock(self)

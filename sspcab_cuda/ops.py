@@ -251,6 +251,14 @@ def _differentiated(arguments: Sequence[Any]) -> bool:
     return torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)
 
 
+def infer(*arguments: Any) -> tuple[Tensor, ...]:
+    """sspcab_inference where it is known that nothing is differentiated: 4 µs faster."""
+    if torch.compiler.is_compiling():
+        return sspcab_inference(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return sspcab_inference(*arguments)
+
+
 def _inference_with_graph(*arguments: Any) -> tuple[Tensor, ...]:
     if _differentiated(arguments):
         return sspcab(*arguments)[:2]

@@ -60,20 +60,31 @@ def read_plain(
     All that ordinary sub-modules pay for, at every call, and a small block has few microseconds:
     as an attribute a sub-module takes ten times as long as in its dictionary.
     """
-    modules = owner._modules
+    modules, parameter, is_convolution = owner._modules, nn.Parameter, kind is nn.Conv2d
     for name in names:
         module = modules.get(name)
-        if not is_plain(kind, module):
+        if type(module) is not kind:
             return False
         state = module.__dict__
         parameters = state["_parameters"]
         weight, bias = parameters.get("weight"), parameters.get("bias")
-        if not type(weight) is type(bias) is nn.Parameter:
-            return False
-        if kind is nn.Conv2d and not (
-            state["stride"] == state["dilation"] == (1, 1)
-            and state["padding"] == (0, 0)
-            and state["groups"] == 1
+        if (
+            type(weight) is not parameter
+            or type(bias) is not parameter
+            or state["_forward_hooks"]  # as in is_plain, without a call
+            or state["_forward_pre_hooks"]
+            or state["_backward_hooks"]
+            or state["_backward_pre_hooks"]
+            or "forward" in state
+            or (
+                is_convolution
+                and (
+                    state["stride"] != (1, 1)
+                    or state["padding"] != (0, 0)
+                    or state["dilation"] != (1, 1)
+                    or state["groups"] != 1
+                )
+            )
         ):
             return False
         weights.append(weight)
