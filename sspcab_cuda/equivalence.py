@@ -58,7 +58,8 @@ def difference(
     first = next(old.parameters())
     device = torch.device("cpu") if _is_without_values(first) else first.device
     shape = (2, channels, 2 * reach + 3, 2 * reach + 2)
-    dtypes = dict.fromkeys((first.dtype, torch.promote_types(first.dtype, torch.float32)))
+    wide = torch.float32 if first.dtype.itemsize < torch.float32.itemsize else first.dtype
+    dtypes = dict.fromkeys((first.dtype, wide))
     with (
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),

@@ -221,3 +221,9 @@ def test_copies_give_their_memory_back_at_once() -> None:
         assert sum(type(thing) is nn.Conv2d for thing in gc.get_objects()) == before
     finally:
         gc.enable()
+
+
+def test_a_dtype_that_is_not_ours() -> None:
+    block = upstream.SSPCAB(16).to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"^sspcab: block, .* it can't be tried: "):
+        from_upstream(block)
