@@ -184,11 +184,11 @@ def replace(model: nn.Module, classes: Collection[type[nn.Module]] = ()) -> dict
         ValueError: ``model`` is a block, or a block can't be converted; nothing is changed then.
     """
     _check_module("model", model)
-    _check_classes(classes)
+    kinds = _checked_classes(classes)
     found = {
         name: (module, names)
         for name, module in model.named_modules(remove_duplicate=False)
-        if (names := _recognise(name, module, tuple(classes))) is not None
+        if (names := _recognise(name, module, kinds)) is not None
     }
     if "" in found:
         origin = "from_upstream" if found[""][1] is UPSTREAM else "from_anomalib"
@@ -311,10 +311,15 @@ def _check_module(where: str, module: nn.Module) -> None:
         raise TypeError(f"sspcab: {where} must be a torch.nn.Module; got {type(module).__name__}")
 
 
-def _check_classes(classes: Collection[type[nn.Module]]) -> None:
-    for one in classes:
-        if not (isinstance(one, type) and issubclass(one, nn.Module)):
-            raise TypeError(f"sspcab: classes must be classes of torch.nn.Module; got {one!r}")
+def _checked_classes(classes: Collection[type[nn.Module]]) -> tuple[type[nn.Module], ...]:
+    rule = "sspcab: classes must be classes of torch.nn.Module"
+    if isinstance(classes, (type, str)):
+        raise TypeError(f"{rule}, in a list or the like; got {classes!r}")
+    kinds = tuple(classes)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError(f"{rule}; got {kind!r}")
+    return kinds
 
 
 def _check_layers(where: str, block: nn.Module, names: Names, new: SSPCAB) -> None:

@@ -149,7 +149,9 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
     output the host doesn't use has no place in DDP's ``find_unused_parameters=True``.
 
     Yields:
-        A list of the losses, in the order in which the blocks ran; empty at first.
+        A list of the losses, in the order in which the blocks ran; empty at first. Inside the
+        context, and inside a compiled function, ``len``, indices and loops see all of it, but
+        ``torch.stack`` wants ``list(losses)``.
 
     Raises:
         RuntimeError: by a block whose loss would be of no use: one in ``torch.utils.checkpoint``

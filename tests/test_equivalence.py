@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.flop_counter import FlopCounterMode
 
 import sspcab_cuda
 from sspcab_cuda import reference
@@ -62,6 +68,17 @@ class Smaller(upstream.SSPCAB):
         return super().forward(x)[..., 1:]
 
 
+class Leaky(upstream.SSPCAB):
+    """A module that computes otherwise isn't there to be seen."""
+
+    def __init__(self, *arguments: int) -> None:
+        super().__init__(*arguments)
+        del self.relu
+
+    def relu(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return nn.functional.leaky_relu(x)
+
+
 class Failing(upstream.SSPCAB):
     def forward(self, x: Tensor) -> Tensor:
         raise KeyError("x")
@@ -74,6 +91,7 @@ OTHERS = [
     (WithLoss, "it returns a tuple, in evaluation mode"),
     (TwiceInTraining, "in training mode"),
     (Smaller, "it returns torch.float32 of (2, 16, 9, 7), not torch.float32 of (2, 16, 9, 8)"),
+    (Leaky, "its results are up to "),
     (Failing, "it can't be tried: KeyError: 'x'"),
 ]
 
@@ -99,7 +117,7 @@ def test_what_computes_something_else(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("kind", [upstream.SSPCAB, Residual])
+@pytest.mark.parametrize("kind", [upstream.SSPCAB, Residual, Leaky])
 def test_the_trial_in_other_dtypes(
     kind: type[upstream.SSPCAB], dtype: torch.dtype, device: str
 ) -> None:
@@ -135,6 +153,77 @@ def test_the_trial_leaves_everything_as_it_was() -> None:
         assert torch.equal(value, state[name])
 
 
-def test_without_values_the_structure_decides() -> None:
-    with torch.device("meta"):
-        assert from_upstream(upstream.SSPCAB(16)).conv1.weight.is_meta
+@pytest.mark.parametrize("value", [0.0, 1.0, float("nan"), 1e30])
+def test_whatever_the_parameters_are(value: float) -> None:
+    """A block that a checkpoint is still to be loaded into."""
+    for kind in (upstream.SSPCAB, TwiceAsMuch):
+        block = kind(16)
+        for parameter in block.parameters():
+            nn.init.constant_(parameter, value)
+        with contextlib.nullcontext() if kind is upstream.SSPCAB else pytest.raises(ValueError):
+            assert from_upstream(block).conv1 is block.conv1
+
+
+@pytest.mark.parametrize("without_values", [lambda: torch.device("meta"), FakeTensorMode])
+def test_parameters_without_values(without_values: Callable[[], Any]) -> None:
+    with without_values():
+        block, other, spectral = upstream.SSPCAB(16), TwiceAsMuch(16), upstream.SSPCAB(16)
+        nn.utils.parametrizations.spectral_norm(spectral.conv1)
+        for right in (block, spectral):
+            assert from_upstream(right).conv1 is right.conv1
+        with pytest.raises(ValueError, match="its results are up to"):
+            from_upstream(other)
+    assert from_upstream(block).conv1.weight is block.conv1.weight
+
+
+def test_a_power_iteration_is_one_however_often_a_weight_is_read() -> None:
+    block = upstream.SSPCAB(16, 3)  # reads it 9 times
+    nn.utils.parametrizations.spectral_norm(block.conv1)
+    assert from_upstream(block).conv1 is block.conv1
+
+
+def test_nobody_notices_the_trial() -> None:
+    """Hooks of every module, contexts that collect losses or count operations."""
+    block = upstream.SSPCAB(16)
+    called: list[nn.Module] = []
+    handles = [
+        register(lambda module, *_: called.append(module))
+        for register in (register_module_forward_pre_hook, register_module_forward_hook)
+    ]
+    try:
+        with (
+            sspcab_cuda.collect_reconstruction_losses() as losses,
+            FlopCounterMode(display=False) as counter,
+        ):
+            from_upstream(block)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert called == [] and len(losses) == 0 and counter.get_total_flops() == 0
+
+
+def test_hooks_are_not_copied() -> None:
+    """They may hold the host, and what can't be copied."""
+    block, lock = upstream.SSPCAB(16), threading.Lock()
+    block.register_forward_hook(lambda *_, lock=lock: None)
+    block.register_forward_pre_hook(functools.partial(print, lock))
+    block.register_state_dict_post_hook(functools.partial(print, lock))
+    assert from_upstream(block).conv1 is block.conv1
+
+
+def test_copies_give_their_memory_back_at_once() -> None:
+    block = upstream.SSPCAB(16)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(thing) is nn.Conv2d for thing in gc.get_objects())
+        from_upstream(block)
+        assert sum(type(thing) is nn.Conv2d for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+def test_a_dtype_that_is_not_ours() -> None:
+    block = upstream.SSPCAB(16).to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"^sspcab: block, .* it can't be tried: "):
+        from_upstream(block)

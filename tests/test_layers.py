@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "losses": {"checks"},
     "convert": {"equivalence", "implementations", "modules"},
     "implementations": {"reference"},
-    "equivalence": set(),
+    "equivalence": {"losses"},
     "functional": {"ops", "reference", "checks", "fakes", "operator_checks"},
     "ops": {"fakes", "reference"},
     "fakes": {"_extension"},

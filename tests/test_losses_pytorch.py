@@ -165,3 +165,20 @@ class TestCompiled:
         with collect_reconstruction_losses() as collected:
             blocks(torch.randn(2, 16, 5, 6, requires_grad=True))
         assert len(collected) == 10 and backend.frame_count == 1
+
+    def test_stacked(self) -> None:
+        host, x = Host(), images()
+        run = torch.compile(host, fullgraph=True, backend="aot_eager")
+
+        @torch.compile(fullgraph=True, backend="aot_eager")
+        def step(x: Tensor) -> Tensor:
+            with collect_reconstruction_losses() as collected:
+                host(x)
+                return torch.stack(list(collected))
+
+        with collect_reconstruction_losses() as collected:
+            host(x)
+            run(x)
+            inside = torch.stack(list(collected))
+        for stacked in (inside, torch.stack(collected)):
+            assert_equal(stacked.detach(), step(x).detach().repeat(2))

@@ -255,9 +255,15 @@ def test_classes_by_another_name() -> None:
     torch.testing.assert_close(model(x), expected)
     with pytest.raises(ValueError, match=r"^sspcab: 0 must have .* got Linear without"):
         sspcab_cuda.replace(nn.Sequential(nn.Linear(2, 2)), [nn.Linear])
-    for wrong in ([int], ["Renamed"]):
+    for wrong in ([int], ["Renamed"], Renamed, "Renamed"):
         with pytest.raises(TypeError, match=r"^sspcab: classes must be classes of torch.nn.Module"):
             sspcab_cuda.replace(model, wrong)  # type: ignore[arg-type]
+
+
+def test_classes_from_a_generator() -> None:
+    model = nn.Sequential(nn.ReLU(), Renamed(CHANNELS))
+    kinds = (kind for kind in [Renamed])
+    assert list(sspcab_cuda.replace(model, kinds)) == ["1"]  # type: ignore[arg-type]
 
 
 def test_a_wrapped_model() -> None:
