@@ -21,7 +21,7 @@ define build
 	@sed -n 's/^ *\(sspcab: \)/\1/p' $(2) | uniq
 endef
 
-.PHONY: demo test bench docs wheel lint format clean tools always
+.PHONY: demo test bench gpu docs wheel lint format clean tools always
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -32,6 +32,10 @@ test: $(VENV)/with-test
 
 bench: $(VENV)/with-bench
 	$(PY) -m benchmarks $(BENCH_ARGS)
+
+# Proof and measurements on the GPU of this machine.
+gpu: $(VENV)/with-test
+	$(PY) -m benchmarks.gpu $(GPU_ARGS)
 
 docs: $(VENV)/with-docs
 	$(PY) -m sphinx -c docs -W --keep-going --quiet . build/docs

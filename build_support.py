@@ -91,16 +91,22 @@ def check_compiler(compiler: str, include: Path, which: Which = shutil.which) ->
         )
 
 
-def cutlass_headers(found: Callable[[str], object] = find_spec) -> Path:
-    """The folder with CuTe's headers; BuildError says how to get it."""
-    spec = found("cutlass_library")
-    for location in getattr(spec, "submodule_search_locations", None) or ():
-        headers = Path(location) / "source" / "include"
+def cutlass_headers(env: Mapping[str, str], found: Callable[[str], object] = find_spec) -> Path:
+    """The folder with CuTe's headers, that of CUTLASS_PATH or the wheel's; BuildError says how to
+    get it."""
+    named = env.get("CUTLASS_PATH")
+    if named:
+        candidates = [Path(named) / "include", Path(named)]
+    else:
+        locations = getattr(found("cutlass_library"), "submodule_search_locations", None) or ()
+        candidates = [Path(location) / "source" / "include" for location in locations]
+    for headers in candidates:
         if (headers / "cute" / "tensor.hpp").is_file():
             return headers
+    missing = f"CUTLASS_PATH={named} has no include/cute/tensor.hpp; unset it, or " if named else ""
     raise BuildError(
-        "the CUDA part needs CUTLASS's headers: pip install --no-deps nvidia-cutlass (what the "
-        f"package itself requires is not needed), then {INSTALL_COMMAND}; {CPU_ONLY}"
+        f"the CUDA part needs CUTLASS's headers: {missing}pip install --no-deps nvidia-cutlass "
+        f"(what the package itself requires is not needed), then {INSTALL_COMMAND}; {CPU_ONLY}"
     )
 
 

@@ -1,7 +1,8 @@
 """Builds sspcab_cuda._C, one extension for the CPU and, where it is wanted, for CUDA.
 
-Switches (environment): FORCE_CUDA=1, SSPCAB_NO_CUDA=1, TORCH_CUDA_ARCH_LIST, CUDA_HOME, DEBUG=1,
-SSPCAB_TAG_VERSION=1, CXX and MAX_JOBS. What they lead to is decided in build_support.py.
+Switches (environment): FORCE_CUDA=1, SSPCAB_NO_CUDA=1, TORCH_CUDA_ARCH_LIST, CUDA_HOME,
+CUTLASS_PATH, DEBUG=1, SSPCAB_TAG_VERSION=1, CXX and MAX_JOBS. What they lead to is decided in
+build_support.py.
 """
 
 import functools
@@ -151,7 +152,7 @@ class BuildSspcab(BuildExtension):
         # As system headers, so that -Wall and -Wextra speak of this project's code alone.
         headers = cpp_extension.include_paths(device)
         if decision.toolkit:
-            headers.append(str(build_support.cutlass_headers()))
+            headers.append(str(build_support.cutlass_headers(os.environ)))
         system = [arg for path in headers for arg in ("-isystem", path)]
         optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0"]
         prefix_map = f"-ffile-prefix-map={ROOT}/="  # no build path in messages or in the binary

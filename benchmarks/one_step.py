@@ -1,6 +1,7 @@
 """``python -m benchmarks.one_step``: one training step of the block on CUDA, for tools that count.
 
-Both outputs have gradients, and all parameters and the input need theirs.
+Both outputs have gradients, and all parameters and the input need theirs. float32 is TF32 where
+PyTorch's convolutions use it, which is its default; with ``--config`` it is exact.
 """
 
 from __future__ import annotations
@@ -11,24 +12,50 @@ from collections.abc import Sequence
 import torch
 
 import sspcab_cuda
+from sspcab_cuda import ops
+
+from .rivals import allow_tf32
+
+DTYPES = ("float16", "bfloat16", "tf32", "float32", "float64")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.one_step")
     parser.add_argument("--shape", type=int, nargs=4, required=True, metavar=("N", "C", "H", "W"))
     parser.add_argument("--kernel-dim", type=int, default=1)
-    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--layout", choices=("nchw", "channels_last"), default="channels_last")
+    config_help = "tiles from large (0) to small, 3: plain kernels; unset: chosen by size"
+    parser.add_argument("--config", type=int, choices=range(4), help=config_help)
     args = parser.parse_args(argv)
     torch.manual_seed(0)
-    options = {"device": "cuda", "dtype": getattr(torch, args.dtype)}
-    block = sspcab_cuda.SSPCAB(args.shape[1], args.kernel_dim).to(**options)
-    x = torch.randn(args.shape).to(**options)
+    dtype = torch.float32 if args.dtype == "tf32" else getattr(torch, args.dtype)
+    block = sspcab_cuda.SSPCAB(args.shape[1], args.kernel_dim).to("cuda", dtype)
+    x = torch.randn(args.shape).to("cuda", dtype)
     if args.layout == "channels_last":
         x = x.contiguous(memory_format=torch.channels_last)
-    out, loss = block(x.requires_grad_(), return_loss=True)
+    x.requires_grad_()
+    if args.config is None:
+        if args.dtype == "tf32":
+            allow_tf32(True)
+        out, loss = block(x, return_loss=True)
+    else:
+        out, loss = forced(block, x, args.dtype == "tf32", args.config)
     torch.autograd.backward([out, loss], [torch.ones_like(out), torch.ones_like(loss)])
     return 0
+
+
+def forced(
+    block: sspcab_cuda.SSPCAB, x: torch.Tensor, tf32: bool, config: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and loss of a block by its operator, which takes the configuration of tiles."""
+    convolutions = (block.conv1, block.conv2, block.conv3, block.conv4)
+    fc1, fc2 = block.se.fc1, block.se.fc2
+    out, loss, *_ = ops.sspcab(
+        x, *(c.weight for c in convolutions), *(c.bias for c in convolutions),
+        fc1.weight, fc1.bias, fc2.weight, fc2.bias, block.dilation, True, True, tf32, config,
+    )  # fmt: skip
+    return out, loss
 
 
 if __name__ == "__main__":

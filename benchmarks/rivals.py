@@ -152,6 +152,7 @@ class Rival:
         module: of the problem's dtype and device, with the problem's parameters.
         outputs: names of what ``call`` returns: ``("out", "loss")`` for the block.
         call: computes the outputs from x; by default the module with ``return_loss=True``.
+        autocast: the dtype of a region in which it is called, and of its first output.
     """
 
     def __init__(
@@ -161,14 +162,17 @@ class Rival:
         module: nn.Module,
         outputs: tuple[str, ...] = ("out", "loss"),
         call: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.name = name
-        self.dtype = problem.x.dtype
+        self.dtype = problem.x.dtype if autocast is None else autocast
         self.parameters = list(module.parameters())
         self._call = partial(module, return_loss=True) if call is None else call
+        if autocast is not None:
+            self._call = torch.autocast(problem.x.device.type, autocast)(self._call)
         self._x = problem.x
         self._leaves = (problem.x.detach().requires_grad_(), *self.parameters)
-        self._grads = (problem.grad_out, problem.grad_loss)[: len(outputs)]
+        self._grads = (problem.grad_out.to(self.dtype), problem.grad_loss)[: len(outputs)]
         gradients = ("x", *(name for name, _ in module.named_parameters()))
         self._names = (*outputs, *(f"the gradient of {name}" for name in gradients))
         self._outputs = len(outputs)
@@ -251,7 +255,7 @@ def rivals_of(problem: Problem, compiled: bool) -> dict[Rival, Truth]:
     half = problem.x.dtype in (torch.float16, torch.bfloat16)
     wide = problem.to(torch.float64)
     block = wide.block(reference.SSPCAB)
-    truth = _truth(Rival("truth", wide, block))
+    truth = truth_of(Rival("truth", wide, block))
     eager = problem.block(reference.SSPCAB)
     rivals = {Rival("reference", problem, eager): truth}
     if compiled:
@@ -261,7 +265,7 @@ def rivals_of(problem: Problem, compiled: bool) -> dict[Rival, Truth]:
     if problem.case.kernel_dim == 1 and not (half and problem.x.device.type == "cpu"):
         rivals[Rival("expert", problem, problem.block(Expert))] = truth
         floor, corners = ConvolutionOnly(eager), CornerConvolution(block)
-        rivals[_convolution("conv only", problem, floor)] = _truth(
+        rivals[_convolution("conv only", problem, floor)] = truth_of(
             _convolution("truth", wide, corners)
         )
     rivals[Rival("ours", problem, problem.block(sspcab_cuda.SSPCAB))] = truth
@@ -276,7 +280,7 @@ def _convolution(name: str, problem: Problem, module: ConvolutionOnly) -> Rival:
     return Rival(name, problem, module, outputs=("out",), call=lambda x: (module(x),))
 
 
-def _truth(rival: Rival) -> Truth:
+def truth_of(rival: Rival) -> Truth:
     """A rival's results, computed once per mode."""
 
     @cache

@@ -176,16 +176,27 @@ def test_release_architectures_are_cut_to_what_nvcc_knows() -> None:
         build_support.release_arch_list(toolkit(archs=frozenset({"5.0"})))
 
 
+def test_cutlass_headers_in_a_folder_of_one_s_own(tmp_path: Path) -> None:
+    """CUTLASS_PATH names a checkout or its headers, and goes before the wheel."""
+    env = {"CUTLASS_PATH": str(tmp_path)}
+    with pytest.raises(BuildError, match=r"has no include/cute/tensor\.hpp; unset it, or pip"):
+        build_support.cutlass_headers(env)
+    for folder in (tmp_path, tmp_path / "include"):
+        (folder / "cute").mkdir(parents=True)
+        (folder / "cute" / "tensor.hpp").touch()
+        assert build_support.cutlass_headers(env) == folder
+
+
 def test_cutlass_headers_are_found_or_asked_for(tmp_path: Path) -> None:
     header = tmp_path / "source" / "include" / "cute" / "tensor.hpp"
     spec = ModuleSpec("cutlass_library", None)
     spec.submodule_search_locations = [str(tmp_path)]
     for found in ({}, {"cutlass_library": spec}):
         with pytest.raises(BuildError, match="pip install --no-deps nvidia-cutlass"):
-            build_support.cutlass_headers(found.get)
+            build_support.cutlass_headers({}, found.get)
     header.parent.mkdir(parents=True)
     header.touch()
-    assert build_support.cutlass_headers(lambda name: spec) == tmp_path / "source" / "include"
+    assert build_support.cutlass_headers({}, lambda name: spec) == tmp_path / "source" / "include"
 
 
 # The decision

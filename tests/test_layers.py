@@ -73,11 +73,11 @@ def test_reference_imports_torch_alone() -> None:
 
 
 def test_demo_and_benchmarks_use_the_public_package() -> None:
-    private = re.compile(r"torch\.ops\.sspcab|sspcab_cuda\.(ops|_C|_extension|checks)\b")
+    private = re.compile(r"torch\.ops\.sspcab|sspcab_cuda(\.| import )(ops|_C|_extension|checks)\b")
     files = [*(PACKAGE / "demo").glob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     assert files
-    for path in files:
-        assert not private.search(path.read_text()), path.name
+    users = {path.name for path in files if private.search(path.read_text())}
+    assert users == {"one_step.py"}  # forces tiles, for tools that count and measure them
 
 
 def test_metrics_know_arrays_alone() -> None:

@@ -1,0 +1,107 @@
+"""Part times: every rival on every problem, verified against float64 before it is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import get_args
+
+import torch
+
+from ..cases import SUITES, Case
+from ..report import percentiles
+from ..rivals import Layout, Mode, Problem, WrongResultError, grad_mode, verify
+from ..timing import clock_for, interleave, peak_bytes
+from .contest import REPLAYED, Replay, rivals_of
+from .device import device_of
+from .parts import Row, Task
+from .precisions import PRECISIONS
+
+LARGE = (Case(32, 512, 28, 28), Case(64, 256, 64, 64), Case(32, 64, 256, 256))
+SINGLE = (Case(1, 64, 32, 32), Case(1, 512, 28, 28), Case(1, 1024, 16, 16))
+QUICK = (Case(2, 16, 8, 8),)
+MIN_TIME = 0.05  # seconds for each rival, on average
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that are measured alike."""
+
+    suite: str
+    cases: tuple[Case, ...]
+    precisions: tuple[str, ...]
+    layouts: tuple[Layout, ...] = ("channels_last",)
+    compiled: bool = False
+
+
+# In order of value: the part is stopped when its time is up.
+MAIN = SUITES["main"]
+GROUPS = (
+    Group("main", MAIN, ("tf32", "bfloat16")),
+    Group("single", SINGLE, ("tf32", "bfloat16")),
+    Group("large", LARGE, ("bfloat16", "tf32")),
+    Group("main", MAIN, ("bfloat16", "tf32"), compiled=True),
+    Group("kernel_dim", SUITES["kernel_dim"], ("tf32", "bfloat16")),
+    Group("main", MAIN, ("tf32", "bfloat16"), ("nchw",)),
+    Group("main", MAIN, ("autocast", "float16", "float32")),
+    Group("large", LARGE, ("float16", "autocast", "float32")),
+    Group("large", LARGE, ("bfloat16", "tf32"), ("nchw",)),
+    Group("single", SINGLE, ("autocast", "float16", "float32"), ("channels_last", "nchw")),
+    Group("main", MAIN, ("autocast", "float16", "float32"), ("nchw",)),
+    Group("large", LARGE, ("bfloat16", "tf32"), compiled=True),
+)
+QUICK_GROUPS = (Group("quick", QUICK, ("tf32", "bfloat16", "autocast"), get_args(Layout)),)
+
+
+def measure(task: Task) -> Iterator[Row]:
+    device = device_of(task)
+    for group in QUICK_GROUPS if task.quick else GROUPS:
+        for case in group.cases:
+            problem = Problem.make(case, torch.float32, device, "nchw")
+            for name in group.precisions:
+                for layout in group.layouts:
+                    print(f"{case} {name} {layout} {'compiled' if group.compiled else ''}")
+                    yield from _measure(task, group, problem, name, layout)
+
+
+def _measure(
+    task: Task, group: Group, problem: Problem, name: str, layout: Layout
+) -> Iterator[Row]:
+    precision = PRECISIONS[name]
+    precision.set()
+    problem = replace(problem, layout=layout).to(precision.dtype)
+    device = problem.x.device
+    where = {
+        "suite": group.suite,
+        "case": str(problem.case),
+        "elements": problem.x.numel(),
+        "precision": name,
+        "layout": layout,
+        "compiled": group.compiled,
+    }
+    if group.compiled:
+        torch.compiler.reset()
+    for mode in get_args(Mode):
+        calls, facts = {}, {}
+        for rival, truth in rivals_of(problem, precision, group.compiled):
+            contestants = [rival]
+            if rival.name in REPLAYED and device.type == "cuda" and not group.compiled:
+                contestants.append(Replay(rival, mode))
+            for one in contestants:
+                try:
+                    error = verify(one, truth(mode), mode)
+                except WrongResultError as wrong:
+                    yield {"what": "wrong", **where, "mode": mode, "rival": one.name,
+                           "text": str(wrong)}  # fmt: skip
+                    continue
+                call = partial(one.run, mode)
+                with grad_mode(mode):
+                    facts[one.name] = {"error": error, "peak_bytes": peak_bytes(call, device)}
+                calls[one.name] = call
+        with grad_mode(mode):
+            timed = interleave(calls, clock_for(device), 0 if task.quick else MIN_TIME)
+        for rival_name, measurement in timed.items():
+            p20, p50, p80 = (1e6 * seconds for seconds in percentiles(measurement.times))
+            yield {"what": "time", **where, "mode": mode, "rival": rival_name, "p20_us": p20,
+                   "p50_us": p50, "p80_us": p80, **facts[rival_name]}  # fmt: skip

@@ -1,0 +1,359 @@
+"""The command for real GPUs, without one: limits, resumption, missing tools, tables, the fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sspcab_cuda
+from benchmarks.gpu import build, fit, parts, report, runner, sanitizer, stages, suite
+from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.parts import Row, Skip, Stopped, Task
+
+ROOT = Path(__file__).resolve().parents[1]
+HAS_PLAN = bool(sspcab_cuda.build_info()["cuda"])
+
+
+def test_limits_share_what_is_left() -> None:
+    names = [*parts.SHARES]
+    assert sum(parts.SHARES.values()) == 100
+    assert parts.limits(names, 100) == parts.SHARES[names[0]]
+    assert parts.limits(names[-1:], 7) == 7
+
+
+# The processes of parts
+
+
+def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """In the place of a part's process; `rows` is its file."""
+
+    def command(part: str, output: Path, limit: float, quick: bool) -> list[str]:
+        rows = str(runner.rows_file(output, part))
+        return [sys.executable, "-c", f"rows = open({rows!r}, 'a')\n{textwrap.dedent(code)}"]
+
+    monkeypatch.setattr(runner, "command_of", command)
+
+
+def ran(output: Path, part: str = "bits", seconds: float = 60) -> dict[str, Any]:
+    results = runner.run_parts([part], output, seconds, True, lambda results: None)
+    assert json.loads((output / "results.json").read_text()) == results.parts
+    entry: dict[str, Any] = results.parts[part]
+    return entry
+
+
+def test_a_part_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script(monkeypatch, """
+        import os, signal
+        print('{"a": 1}', file=rows, flush=True)
+        print("about to crash", flush=True)
+        os.kill(os.getpid(), signal.SIGABRT)
+    """)  # fmt: skip
+    entry = ran(tmp_path)
+    assert (entry["status"], entry["reason"]) == ("failed", "exit status -6: about to crash")
+    assert entry["rows"] == [{"a": 1}]
+
+
+def test_a_part_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is killed with all that it has started, and keeps its complete rows."""
+    monkeypatch.setattr(runner, "GRACE", 0.0)
+    script(monkeypatch, f"""
+        import subprocess, sys, time
+        subprocess.Popen([sys.executable, "-c",
+                          "import time; time.sleep(4); open({str(tmp_path / 'late')!r}, 'w')"])
+        print('{{"a": 1}}', file=rows)
+        print('{{"a": ', end="", file=rows, flush=True)
+        time.sleep(60)
+    """)  # fmt: skip
+    start = time.monotonic()
+    entry = ran(tmp_path, seconds=2)
+    assert entry["status"] == "stopped" and entry["rows"] == [{"a": 1}]
+    assert time.monotonic() - start < 4
+    time.sleep(4)
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        (3, "skipped", "no such tool"),
+        (4, "stopped", "its time was up, after 60 s"),
+        (0, "done", ""),
+    ],
+)
+def test_how_a_part_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, status: str, reason: str
+) -> None:
+    script(monkeypatch, f"print('no such tool', flush=True); raise SystemExit({code})")
+    entry = ran(tmp_path)
+    assert (entry["status"], entry["reason"]) == (status, reason)
+
+
+def test_a_later_run_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other parts keep their results; what a killed run had written of a part is replaced."""
+    script(monkeypatch, """print('{"a": 1}', file=rows)""")
+    first = ran(tmp_path, "machine")
+    runner.rows_file(tmp_path, "bits").write_text("")
+    second = ran(tmp_path, "bits")
+    assert second["rows"] == [{"a": 1}]
+    assert runner.Results(tmp_path).parts == {"machine": first, "bits": second}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Skip("no GPU"), 3), (Stopped(), 4), (ValueError("wrong"), 1), (None, 0)]
+)
+def test_the_process_of_a_part(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception | None,
+    code: int,
+) -> None:
+    def measure(part: str, task: Task) -> Iterator[Row]:
+        yield {"part": part}
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(runner, "measure", measure)
+    assert runner.child("bits", tmp_path, 60, quick=True) == code
+    assert runner.take_rows(tmp_path, "bits") == [{"part": "bits"}]
+    said = "".join(capsys.readouterr())
+    assert str(error) in said if str(error or "") else True
+
+
+def test_a_part_stops_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runner, "measure", lambda part, task: iter([{"a": 1}, {"a": 2}]))
+    assert runner.child("bits", tmp_path, -1, quick=True) == runner.STOPPED
+    assert runner.take_rows(tmp_path, "bits") == [{"a": 1}]
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """Every part on the CPU: the machine and the times are measured, the rest says why not."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--output", str(tmp_path)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    results = runner.Results(tmp_path).parts
+    assert {name: entry["status"] for name, entry in results.items()} == {
+        name: "done" if name in ("machine", "times") else "skipped" for name in parts.SHARES
+    }
+    assert results["build"]["reason"] == "torch sees no GPU"
+    times = report.rows(results, "times", "time")
+    assert {row["rival"] for row in times} == {"reference", "expert", "conv only", "ours"}
+    assert {row["precision"] for row in times} == {"tf32", "bfloat16", "autocast"}
+    assert all(0 < row["p20_us"] <= row["p50_us"] <= row["p80_us"] for row in times)
+    assert all(0 < row["error"] < 0.1 for row in times)
+    assert (tmp_path / "report.md").read_text() in run.stdout + "\n"
+
+
+# Parts
+
+
+def test_compile_seconds(tmp_path: Path) -> None:
+    log = tmp_path / ".ninja_log"
+    log.write_text("# ninja log v6\n10\t1510\t1\ta/gate.o\t5\n20\t520\t1\ta/pack.o\t6\n")
+    assert build.compile_seconds(log) == {"gate": 1.5, "pack": 0.5}
+
+
+def test_the_plugin_of_the_tests(tmp_path: Path) -> None:
+    (tmp_path / "test_two.py").write_text(
+        "def test_good(): pass\ndef test_bad():\n    assert 1 == 2, 'so it is'\n"
+    )
+    (tmp_path / "test_broken.py").write_text("import no_such_module\n")
+    file = tmp_path / "report"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.gpu.suite",
+               "--continue-on-collection-errors", str(tmp_path)]  # fmt: skip
+    environment = os.environ | {suite.REPORT: str(file), "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert rows[-1] == {"what": "counts", "errors": 1, "passed": 1, "failed": 1}
+    failures = {row["test"]: row["text"] for row in rows if row["what"] == "failure"}
+    assert [*failures] == ["test_broken.py", "test_two.py::test_bad"]
+    assert "so it is" in failures["test_two.py::test_bad"]
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Puts a shell script of a name on PATH, and lets parts think that there is a GPU."""
+    for module in (sanitizer, stages):
+        monkeypatch.setattr(module, "cuda_of", lambda task: torch.device("cuda"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def put(name: str, code: str) -> None:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{code}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    return put
+
+
+def test_the_sanitizer(tool: Any, tmp_path: Path) -> None:
+    task = Task(tmp_path, quick=True)
+    with pytest.raises(Skip, match="compute-sanitizer isn't on PATH"):
+        next(sanitizer.measure(task))
+    tool("compute-sanitizer", "echo '========= ERROR SUMMARY: 2 errors'")
+    rows = [*sanitizer.measure(task)]
+    assert [row["tool"] for row in rows] == [*sanitizer.TOOLS]
+    assert all(row["findings"] == 2 and "SUMMARY" in row["text"] for row in rows)
+    tool("compute-sanitizer", "echo '== RACECHECK SUMMARY: 0 hazards displayed'")
+    assert all(row["findings"] == 0 and "text" not in row for row in sanitizer.measure(task))
+    tool("compute-sanitizer", "exit 5")
+    assert all(row["findings"] is None for row in sanitizer.measure(task))
+    tool("compute-sanitizer", "echo '========= Error: Device not supported. Please'; exit 1")
+    with pytest.raises(Skip, match=r"^Error: Device not supported"):
+        next(sanitizer.measure(task))
+
+
+def test_nsight_compute(tool: Any, tmp_path: Path) -> None:
+    task = Task(tmp_path, quick=True)
+    assert [*stages._counters(task)] == [{"what": "ncu", "skipped": "ncu isn't on PATH"}]
+    tool("ncu", "echo '==ERROR== no permission'; exit 1")
+    assert [*stages._counters(task)] == [{"what": "ncu", "skipped": "==ERROR== no permission"}]
+    head = '"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
+    line = '"0","scale_kernel","dram__bytes_read.sum","Mbyte","3.5"'
+    tool("ncu", f"echo '==PROF== 1'; echo '{head}'; echo '{line}'")
+    assert [*stages._counters(task)] == [
+        {"what": "counter", "shape": [1, 16, 8, 8], "kernel": "scale_kernel",
+         "metric": "dram__bytes_read.sum", "unit": "Mbyte", "value": "3.5"}
+    ]  # fmt: skip
+
+
+# Choices of tiles
+
+
+def tile_rows(us: dict[int, float], case: str = "one", **options: Any) -> list[Row]:
+    row = {"what": "tile", "case": case, "precision": "bfloat16", "shape": [8, 128, 64, 64],
+           "kernel_dim": 1, "stage": "forward"}  # fmt: skip
+    return [row | options | {"config": config, "us": value} for config, value in us.items()]
+
+
+def test_choices_that_lose() -> None:
+    rows = tile_rows({-1: 12.0, 0: 12.0, 1: 10.0, 2: 15.0}) + tile_rows({-1: 5.0, 0: 5.0}, "two")
+    (one,) = fit.measured(rows)  # of the other, not all were measured
+    assert one.best == 1 and one.loss == 1.2
+
+
+@pytest.mark.skipif(not HAS_PLAN, reason="this build has no CUDA part")
+@pytest.mark.parametrize("precision", fit.TILES)
+def test_the_model_is_the_planner_s(precision: str) -> None:
+    dtype = "float32" if precision == "tf32" else precision
+    for shape in ((8, 128, 64, 64), (1, 64, 32, 32), (64, 256, 64, 64), (3, 96, 17, 23)):
+        for kernel_dim in (1, 3):
+            for processors in (108, 132):
+                plan = sspcab_cuda._extension._C.plan(
+                    shape, dtype, kernel_dim, allow_tf32=precision == "tf32", processors=processors
+                )
+                one = fit.Measured("", precision, "forward", shape, kernel_dim, {})
+                chosen = fit.choice(one, processors, fit.Constants())
+                assert plan["forward"]["config"] == chosen, (shape, kernel_dim, processors)
+                assert plan["forward"]["tile"] == fit.TILES[precision][chosen]
+
+
+def test_the_fit_finds_what_explains_the_times() -> None:
+    """Times of a GPU that likes small tiles: all choices are right then."""
+    true = fit.Constants((1.0, 1.2, 1.2), 0)
+    problems = []
+    for n, c, h in ((1, 64, 32), (8, 128, 64), (2, 256, 24), (4, 64, 128), (1, 512, 28)):
+        shape = (n, c, h, h)
+        one = fit.Measured("", "bfloat16", "forward", shape, 1, {})
+        best = fit.choice(one, 132, true)
+        us = {config: 1.0 + 0.5 * (config != best) for config in range(3)}
+        chosen = fit.choice(one, 132, fit.Constants())
+        problems.append(fit.Measured("", "bfloat16", "forward", shape, 1, us | {-1: us[chosen]}))
+    before = sum(one.loss for one in problems) / len(problems)
+    constants, loss = fit.fit(problems, 132)
+    assert before > 1.05 and loss == 1.0
+    assert all(fit.choice(one, 132, constants) == one.best for one in problems)
+
+
+# Tables
+
+
+def recorded() -> report.Parts:
+    """Invented figures, in the form in which a run leaves them."""
+
+    def part(rows: list[Row], status: str = "done") -> dict[str, Any]:
+        return {"status": status, "reason": "", "seconds": 30.0, "rows": rows}
+
+    def times(case: str, precision: str, compiled: bool, **us: float) -> list[Row]:
+        return [
+            {"what": "time", "suite": "main", "case": case, "elements": 1000, "mode": mode,
+             "precision": precision, "layout": "channels_last", "compiled": compiled,
+             "rival": rival.replace("_", " "), "p20_us": value, "p50_us": value, "p80_us": value,
+             "error": 1e-3, "peak_bytes": 1}
+            for rival, value in us.items() for mode in ("inference", "training")
+        ]  # fmt: skip
+
+    machine: list[Row] = [
+        {"what": "machine", "gpu": "NVIDIA H100", "torch": "2.11", "cuda": "13.0",
+         "processors": 132},
+        {"what": "ceiling", "of": "copy", "rate": 2e12, "unit": "byte/s"},
+        {"what": "ceiling", "of": "bfloat16", "rate": 8e14, "unit": "FLOP/s"},
+    ]  # fmt: skip
+    kernel: Row = {"what": "kernel", "case": "64x256x64x64 k'=1 d=1", "precision": "bfloat16",
+                   "kernel": "forward bfloat16 128x128", "us": 100.0, "flops": 4e10, "bytes": 2e8,
+                   "limit": "arithmetic", "floor_us": 50.0, "modelled_us": 80.0}  # fmt: skip
+    return {
+        "machine": part(machine),
+        "suite": part([
+            {"what": "failure", "test": "tests/test_a.py::test_b", "text": "1 is not 2"},
+            {"what": "counts", "passed": 9, "failed": 1, "finished": True},
+        ]),
+        "times": part(
+            times("a", "tf32", False, reference=40.0, ours=10.0)
+            + times("b", "tf32", False, reference=90.0, ours=10.0)
+            + times("a", "bfloat16", True, expert_compiled=9.0, ours=10.0)
+        ),
+        "stages": part([kernel]),
+        "tiles": part(tile_rows({-1: 12.0, 0: 12.0, 1: 10.0, 2: 15.0})),
+        "bits": part([{"what": "bits", "different": 0, "graph_equal": True}]),
+    }  # fmt: skip
+
+
+def test_bars() -> None:
+    found: dict[str, Any] = {
+        what: (value, value is not None and holds(value))
+        for what, _, value, holds in report.bars(recorded())
+    }
+    assert found["CUDA tests that fail"] == (1.0, False)
+    assert found["steps of other bits"] == (0, True)
+    assert found["sanitizer runs with findings"] == (None, False)
+    assert found["reference / ours, main, tf32, training"] == (pytest.approx(6.0), True)
+    assert found["reference / ours, main, bfloat16, training"] == (None, False)
+    assert found["the same, worst"] == (pytest.approx(0.9), False)
+    share = "A at (64,256,64,64), bfloat16: share of the matrix product's rate"
+    assert found[share] == (0.5, False)
+    assert found["the whole command, minutes"] == (3.0, True)
+
+
+def test_the_report(tmp_path: Path) -> None:
+    results = runner.Results(tmp_path)
+    for name, entry in recorded().items():
+        results.write(name, entry)
+    assert main(["--report", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    for line in (
+        "# NVIDIA H100",
+        "| CUDA tests that fail | 0 | 1 | **missed** |",
+        "| reference / ours, main, tf32, training | ≥ 3 | 6 |  |",
+        "| sanitizer runs with findings | 0 |  | not measured |",
+        "| reference | tf32 | training | 2 | 6.00 | 4.00 | a tf32 channels_last training |",
+        "| one | bfloat16 | forward | 1 | 1.20 |",
+        "### tests/test_a.py::test_b",
+    ):
+        assert line in text
+    assert "1 of 1 choices are over 5 % slower than the best" in text
+    for name in ("times.png", "roofline.png"):
+        assert (tmp_path / name).stat().st_size > 5000
