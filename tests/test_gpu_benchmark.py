@@ -11,13 +11,14 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import sspcab_cuda
-from benchmarks.gpu import build, fit, parts, report, runner, sanitizer, stages, suite
+from benchmarks.gpu import bits, build, fit, parts, report, runner, sanitizer, stages, suite
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.parts import Row, Skip, Stopped, Task
 
@@ -103,10 +104,19 @@ def test_a_later_run_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """Other parts keep their results; what a killed run had written of a part is replaced."""
     script(monkeypatch, """print('{"a": 1}', file=rows)""")
     first = ran(tmp_path, "machine")
-    runner.rows_file(tmp_path, "bits").write_text("")
     second = ran(tmp_path, "bits")
     assert second["rows"] == [{"a": 1}]
     assert runner.Results(tmp_path).parts == {"machine": first, "bits": second}
+
+
+def test_a_run_that_was_cut_short_keeps_its_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runner.rows_file(tmp_path, "times").write_text('{"a": 3}\n{"a"')
+    script(monkeypatch, "")
+    ran(tmp_path, "machine")
+    entry = runner.Results(tmp_path).parts["times"]
+    assert (entry["status"], entry["rows"]) == ("stopped", [{"a": 3}])
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,7 @@ def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return put
 
 
-def test_the_sanitizer(tool: Any, tmp_path: Path) -> None:
+def test_the_sanitizer(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task(tmp_path, quick=True)
     with pytest.raises(Skip, match="compute-sanitizer isn't on PATH"):
         next(sanitizer.measure(task))
@@ -209,11 +219,15 @@ def test_the_sanitizer(tool: Any, tmp_path: Path) -> None:
     assert all(row["findings"] == 2 and "SUMMARY" in row["text"] for row in rows)
     tool("compute-sanitizer", "echo '== RACECHECK SUMMARY: 0 hazards displayed'")
     assert all(row["findings"] == 0 and "text" not in row for row in sanitizer.measure(task))
+    tool("compute-sanitizer", 'shift 4; exec "$@"')
+    monkeypatch.setattr(sanitizer, "sys", SimpleNamespace(executable="/bin/echo"))
+    row, *_ = sanitizer.measure(task)
+    assert "-m benchmarks.gpu.sanitizer --quick" in row["text"]
     tool("compute-sanitizer", "exit 5")
     assert all(row["findings"] is None for row in sanitizer.measure(task))
     tool("compute-sanitizer", "echo '========= Error: Device not supported. Please'; exit 1")
     with pytest.raises(Skip, match=r"^Error: Device not supported"):
-        next(sanitizer.measure(task))
+        [*sanitizer.measure(task)]
 
 
 def test_nsight_compute(tool: Any, tmp_path: Path) -> None:
@@ -228,6 +242,20 @@ def test_nsight_compute(tool: Any, tmp_path: Path) -> None:
         {"what": "counter", "shape": [1, 16, 8, 8], "kernel": "scale_kernel",
          "metric": "dram__bytes_read.sum", "unit": "Mbyte", "value": "3.5"}
     ]  # fmt: skip
+
+
+@pytest.mark.cuda
+def test_the_steps_of_the_sanitizer(capsys: pytest.CaptureFixture[str]) -> None:
+    sanitizer.take_steps(quick=False)
+    assert capsys.readouterr().out.count("step of ") == len(sanitizer.STEPS)
+
+
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:.*freeAsync", "ignore:.*AccumulateGrad")
+def test_bits(tmp_path: Path) -> None:
+    rows = [*bits.measure(Task(tmp_path, quick=True))]
+    assert len(rows) == 4
+    assert all(row["different"] == 0 and row["graph_equal"] for row in rows)
 
 
 # Choices of tiles
@@ -287,7 +315,7 @@ def recorded() -> report.Parts:
     def part(rows: list[Row], status: str = "done") -> dict[str, Any]:
         return {"status": status, "reason": "", "seconds": 30.0, "rows": rows}
 
-    def times(case: str, precision: str, compiled: bool, **us: float) -> list[Row]:
+    def times(case: str, precision: str, compiled: str, **us: float) -> list[Row]:
         return [
             {"what": "time", "suite": "main", "case": case, "elements": 1000, "mode": mode,
              "precision": precision, "layout": "channels_last", "compiled": compiled,
@@ -312,9 +340,9 @@ def recorded() -> report.Parts:
             {"what": "counts", "passed": 9, "failed": 1, "finished": True},
         ]),
         "times": part(
-            times("a", "tf32", False, reference=40.0, ours=10.0)
-            + times("b", "tf32", False, reference=90.0, ours=10.0)
-            + times("a", "bfloat16", True, expert_compiled=9.0, ours=10.0)
+            times("a", "tf32", "", reference=40.0, ours=10.0)
+            + times("b", "tf32", "", reference=90.0, ours=10.0)
+            + times("a", "bfloat16", "expert", expert_compiled=9.0, ours=10.0)
         ),
         "stages": part([kernel]),
         "tiles": part(tile_rows({-1: 12.0, 0: 12.0, 1: 10.0, 2: 15.0})),

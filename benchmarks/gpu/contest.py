@@ -54,9 +54,13 @@ class Replay(Rival):
 
 
 def rivals_of(
-    problem: Problem, precision: Precision, compiled: bool
+    problem: Problem, precision: Precision, compiled: str
 ) -> Iterator[tuple[Rival, Truth]]:
-    """Each rival with its float64 truth; compiled: with torch.compile, which takes its time."""
+    """Each rival with its float64 truth.
+
+    compiled: the name of one that torch.compile gets too, which takes its time; the others but ours
+    are left out then.
+    """
     wide = problem.to(torch.float64)
     block = wide.block(reference.SSPCAB)
     truth = truth_of(Rival("truth", wide, block))
@@ -65,8 +69,9 @@ def rivals_of(
     if problem.case.kernel_dim == 1:
         kinds["expert"] = Expert
     for name, kind in kinds.items():
-        yield make(name, problem, problem.block(kind)), truth
-        if compiled:
+        if compiled in ("", name):
+            yield make(name, problem, problem.block(kind)), truth
+        if compiled == name:
             module = problem.block(kind)
             call = partial(torch.compile(module, dynamic=False), return_loss=True)
             yield make(f"{name} compiled", problem, module, call=call), truth

@@ -17,12 +17,12 @@ Row = dict[str, Any]
 
 # Shares of the time that is left, by how long the parts take on an H100 as far as that is known.
 SHARES = {
-    "machine": 2,
+    "machine": 4,
     "build": 20,
     "suite": 15,
     "times": 30,
     "stages": 5,
-    "tiles": 12,
+    "tiles": 10,
     "sanitizer": 10,
     "bits": 6,
 }

@@ -113,7 +113,7 @@ def bars(parts: Parts) -> list[tuple[str, str, float | None, Callable[[float], b
         wrong = float(counts.get("failed", 0) + counts.get("errors", 0))
     sanitizer = rows(parts, "sanitizer", "sanitizer")
     bits = rows(parts, "bits", "bits")
-    main = {"suite": "main", "compiled": False}
+    main = {"suite": "main", "compiled": ""}
     compiled = _ratios(parts, "expert compiled", suite="main")
     single = [
         row["p50_us"]
@@ -230,8 +230,7 @@ def _failures(parts: Parts) -> str:
     ]
     texts += [f"- {row['case']} {row['precision']} {row['layout']}: {row['text']}"
               for row in rows(parts, "times", "wrong")]  # fmt: skip
-    texts += [f"### {row['tool']} {row['shape']} {row['dtype']} {row['config']}\n\n"
-              f"```\n{row['text']}\n```"
+    texts += [f"### {row['tool']}\n\n```\n{row['text']}\n```"
               for row in rows(parts, "sanitizer", "sanitizer") if row["findings"] != 0]  # fmt: skip
     return "## Failures\n\n" + "\n\n".join(texts) if texts else ""
 

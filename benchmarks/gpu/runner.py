@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .parts import Row, Skip, Stopped, Task, limits, measure
+from .parts import SHARES, Row, Skip, Stopped, Task, limits, measure
 
 SKIPPED, STOPPED = 3, 4  # exit status of a part's process
 GRACE = 5.0  # seconds for what a part leaves behind
@@ -54,6 +54,11 @@ def run_parts(
         after: called with the results after every part.
     """
     results, start = Results(output), clock()
+    for part in SHARES:
+        if rows_file(output, part).exists():
+            rows = take_rows(output, part)
+            reason = "the run was cut short"
+            results.write(part, {"status": "stopped", "reason": reason, "seconds": 0, "rows": rows})
     for index, part in enumerate(parts):
         limit = max(1.0, limits(parts[index:], seconds - (clock() - start)))
         print(f"[{part}] at most {limit:.0f} s", flush=True)

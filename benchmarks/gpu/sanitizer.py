@@ -1,4 +1,8 @@
-"""Part sanitizer: NVIDIA's compute-sanitizer over one step of every arithmetic, tile and path."""
+"""Part sanitizer: NVIDIA's compute-sanitizer over one step of every arithmetic, tile and path.
+
+Its tools run at once, each over a process that takes all the steps (this file as a program):
+starting PyTorch under them takes longer than the steps.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from .device import cuda_of
 from .parts import Row, Skip, Task
@@ -15,10 +20,14 @@ from .parts import Row, Skip, Task
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # Shape, dtype, config: tiles from large to small, and channels that the plain kernels take.
 STEPS = [
-    *(((2, 64, 13, 11), dtype, config) for config in (0, 1, 2)
-      for dtype in ("bfloat16", "float16", "float32", "tf32", "float64")),
+    *(
+        ((2, 64, 13, 11), dtype, config)
+        for config in (0, 1, 2)
+        for dtype in ("bfloat16", "float16", "float32", "tf32", "float64")
+    ),
     *(((1, 18, 7, 6), dtype, 3) for dtype in ("bfloat16", "float32")),
-]  # fmt: skip
+]
+QUICK = "--quick"
 REFUSED = ("Device not supported", "not supported on", "Unable to find injection")
 
 
@@ -29,22 +38,41 @@ def measure(task: Task) -> Iterator[Row]:
         raise Skip("compute-sanitizer isn't on PATH")
     # Exact bounds for each tensor.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    for tool in TOOLS:
-        for shape, dtype, config in STEPS[:1] if task.quick else STEPS:
-            step = [sys.executable, "-m", "benchmarks.one_step", "--shape", *map(str, shape),
-                    "--dtype", dtype, "--config", str(config)]  # fmt: skip
-            command = [program, "--tool", tool, "--kernel-regex", "kns=sspcab", *step]
-            run = subprocess.run(command, capture_output=True, text=True, env=environment)
-            said = run.stdout + run.stderr
-            refusal = next((line for line in said.splitlines() if _refuses(line)), None)
-            if refusal:
-                raise Skip(refusal.strip("= "))
-            summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)", said)
-            findings = int(summary[1]) if summary else None
-            row: Row = {"what": "sanitizer", "tool": tool, "shape": list(shape), "dtype": dtype,
-                        "config": config, "findings": findings}  # fmt: skip
-            yield row if findings == 0 else row | {"text": said[-4000:]}
+    steps = [sys.executable, "-m", "benchmarks.gpu.sanitizer", *([QUICK] if task.quick else [])]
+
+    def said_by(tool: str) -> str:
+        command = [program, "--tool", tool, "--kernel-regex", "kns=sspcab", *steps]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment)
+        return run.stdout + run.stderr
+
+    refused = []
+    with ThreadPoolExecutor() as pool:
+        outputs = [*pool.map(said_by, TOOLS)]
+    for tool, said in zip(TOOLS, outputs, strict=True):
+        refusal = next((line for line in said.splitlines() if _refuses(line)), None)
+        if refusal:
+            refused.append(refusal.strip("= "))
+            continue
+        summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)", said)
+        findings = int(summary[1]) if summary else None
+        row: Row = {"what": "sanitizer", "tool": tool, "findings": findings,
+                    "steps": said.count("step of ")}  # fmt: skip
+        yield row if findings == 0 else row | {"text": said[-8000:]}
+    if refused:
+        raise Skip(refused[0])
 
 
 def _refuses(line: str) -> bool:
     return any(text in line for text in REFUSED)
+
+
+def take_steps(quick: bool) -> None:
+    from ..one_step import main
+
+    for shape, dtype, config in STEPS[:1] if quick else STEPS:
+        main(["--shape", *map(str, shape), "--dtype", dtype, "--config", str(config)])
+        print(f"step of {shape} {dtype} {config}", flush=True)
+
+
+if __name__ == "__main__":
+    take_steps(QUICK in sys.argv)
