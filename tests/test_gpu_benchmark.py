@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import sspcab_cuda
-from benchmarks.gpu import bits, build, fit, parts, report, runner, sanitizer, stages, suite
+from benchmarks.gpu import bits, build, fit, parts, report, runner, sanitizer, stages, suite, times
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.parts import Row, Skip, Stopped, Task
 
@@ -242,6 +242,18 @@ def test_nsight_compute(tool: Any, tmp_path: Path) -> None:
         {"what": "counter", "shape": [1, 16, 8, 8], "kernel": "scale_kernel",
          "metric": "dram__bytes_read.sum", "unit": "Mbyte", "value": "3.5"}
     ]  # fmt: skip
+
+
+def test_a_problem_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The others are measured all the same."""
+
+    def rivals_of(problem: Any, precision: Any, compiled: str) -> Any:
+        raise MemoryError(f"no room for {precision.name}")
+
+    monkeypatch.setattr(times, "rivals_of", rivals_of)
+    rows = [*times.measure(Task(tmp_path, quick=True))]
+    assert len(rows) == 6 and {row["what"] for row in rows} == {"wrong"}
+    assert rows[0]["text"] == "MemoryError: no room for tf32"
 
 
 @pytest.mark.cuda

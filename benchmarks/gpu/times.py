@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -64,7 +65,14 @@ def measure(task: Task) -> Iterator[Row]:
             for name in group.precisions:
                 for layout in group.layouts:
                     print(f"{case} {name} {layout} {group.compiled}")
-                    yield from _measure(task, group, problem, name, layout)
+                    try:
+                        yield from _measure(task, group, problem, name, layout)
+                    except Exception as error:  # out of memory, a compiler's: the others go on
+                        traceback.print_exc()
+                        text = f"{type(error).__name__}: {error}"
+                        yield {"what": "wrong", "case": str(case), "precision": name,
+                               "layout": layout, "text": text}  # fmt: skip
+                        torch.cuda.empty_cache()
 
 
 def _measure(
