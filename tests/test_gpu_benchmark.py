@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,19 @@ import pytest
 import torch
 
 import sspcab_cuda
-from benchmarks.gpu import bits, build, fit, parts, report, runner, sanitizer, stages, suite, times
+from benchmarks.gpu import (
+    bits,
+    build,
+    fit,
+    parts,
+    report,
+    runner,
+    sanitizer,
+    stages,
+    suite,
+    tiles,
+    times,
+)
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.parts import Row, Skip, Stopped, Task
 
@@ -257,6 +270,21 @@ def test_a_problem_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.mark.cuda
+def test_every_tile_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the steps run and the profiler's figures invented."""
+
+    def profiled(step: Any, repeats: int) -> dict[str, float]:
+        step()
+        return {"forward half 64x64": 1e-6, "gradients half 64x64": 2e-6, "scale half": 3e-6}
+
+    monkeypatch.setattr(tiles, "profiled", profiled)
+    rows = [*tiles.measure(Task(tmp_path, quick=True))]
+    configs = Counter((row["stage"], row["config"]) for row in rows if row["what"] == "tile")
+    assert configs == {(s, c): 3 for s in ("forward", "gradients") for c in tiles.CONFIGS}
+    assert sum(row["what"] == "sharing" and row["shared"] for row in rows) == 9
+
+
+@pytest.mark.cuda
 def test_the_steps_of_the_sanitizer(capsys: pytest.CaptureFixture[str]) -> None:
     sanitizer.take_steps(quick=False)
     assert capsys.readouterr().out.count("step of ") == len(sanitizer.STEPS)
@@ -357,7 +385,11 @@ def recorded() -> report.Parts:
             + times("a", "bfloat16", "expert", expert_compiled=9.0, ours=10.0)
         ),
         "stages": part([kernel]),
-        "tiles": part(tile_rows({-1: 12.0, 0: 12.0, 1: 10.0, 2: 15.0})),
+        "tiles": part(tile_rows({-1: 12.0, 0: 12.0, 1: 10.0, 2: 15.0}) + [
+            {"what": "sharing", "case": "one", "precision": "tf32", "wanted": wanted, "us": us,
+             "shared": wanted == "both"}
+            for wanted, us in (("both", 20.0), ("x", 12.0), ("sub-kernels", 11.0))
+        ]),
         "bits": part([{"what": "bits", "different": 0, "graph_equal": True}]),
     }  # fmt: skip
 
@@ -391,6 +423,7 @@ def test_the_report(tmp_path: Path) -> None:
         "| sanitizer runs with findings | 0 |  | not measured |",
         "| reference | tf32 | training | 2 | 6.00 | 4.00 | a tf32 channels_last training |",
         "| one | bfloat16 | forward | 1 | 1.20 |",
+        "| one | tf32 | yes | 20.0 | 23.0 |",
         "### tests/test_a.py::test_b",
     ):
         assert line in text

@@ -30,7 +30,7 @@ def write(parts: Parts, output: Path) -> None:
 
 
 def markdown(parts: Parts) -> str:
-    sections = (_heading, _parts, _bars, _speed_ups, _stages, _tiles, _failures)
+    sections = (_heading, _parts, _bars, _speed_ups, _stages, _tiles, _sharing, _failures)
     return "\n\n".join(text for section in sections if (text := section(parts))) + "\n"
 
 
@@ -222,6 +222,22 @@ def _tiles(parts: Parts) -> str:
             f"{constants.overhead}; choices would then be {loss:.3f} times the best on average."
         )
     return text
+
+
+def _sharing(parts: Parts) -> str:
+    groups: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
+    for row in rows(parts, "tiles", "sharing"):
+        groups[row["case"], row["precision"]][row["wanted"]] = row
+    body = []
+    for key, group in groups.items():
+        if len(group) == 3:
+            apart = group["x"]["us"] + group["sub-kernels"]["us"]
+            shared = "yes" if group["both"]["shared"] else "no"
+            body.append([*key, shared, f"{group['both']['us']:.1f}", f"{apart:.1f}"])
+    if not body:
+        return ""
+    head = ["problem", "precision", "share a launch", "together, µs", "each alone, sum, µs"]
+    return "## Gradients of x and of the sub-kernels\n\n" + table(head, body)
 
 
 def _failures(parts: Parts) -> str:

@@ -1,4 +1,5 @@
-"""Part tiles: every configuration of tiles forced, beside the one that is chosen."""
+"""Part tiles: every configuration of tiles forced, beside the one that is chosen; and the gradients
+of x and of the sub-kernels together, beside each of them alone, in a launch of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ NAMES = ("bfloat16", "tf32", "float32")
 CONFIGS = (-1, 0, 1, 2)  # -1: chosen by size
 REPEATS = 5
 # The stages that have tiles, by the word that their kernels begin with.
-STAGES = ("forward", "input_gradient", "weight_gradient", "gradients")
+GRADIENTS = ("input_gradient", "weight_gradient", "gradients")
+STAGES = ("forward", *GRADIENTS)
+WANTED = ("both", "x", "sub-kernels")
 
 
 def measure(task: Task) -> Iterator[Row]:
@@ -41,15 +44,22 @@ def measure(task: Task) -> Iterator[Row]:
                                "shape": [case.n, case.channels, case.height, case.width],
                                "kernel_dim": case.kernel_dim, "stage": stage, "config": config,
                                "kernel": kernel, "us": 1e6 * value}  # fmt: skip
+            for wanted in WANTED:
+                seconds = profiled(_step(problem, precision.tf32, -1, wanted), REPEATS)
+                words = {kernel.split()[0]: value for kernel, value in seconds.items()}
+                yield {"what": "sharing", "case": str(case), "precision": name, "wanted": wanted,
+                       "shared": "gradients" in words,
+                       "us": 1e6 * sum(words.get(stage, 0) for stage in GRADIENTS)}  # fmt: skip
 
 
-def _step(problem: Problem, tf32: bool, config: int) -> object:
-    """A training step with a configuration of tiles."""
-    block = problem.block(sspcab_cuda.SSPCAB)
-    leaves = [problem.x.detach().requires_grad_(), *block.parameters()]
+def _step(problem: Problem, tf32: bool, config: int, wanted: str = "both") -> object:
+    """A training step with a configuration of tiles, for gradients of x, the parameters or both."""
+    block = problem.block(sspcab_cuda.SSPCAB).requires_grad_(wanted != "x")
+    x = problem.x.detach().requires_grad_(wanted != "sub-kernels")
+    leaves = [tensor for tensor in (x, *block.parameters()) if tensor.requires_grad]
 
     def step() -> None:
-        outputs = forced(block, leaves[0], tf32, config)
+        outputs = forced(block, x, tf32, config)
         torch.autograd.grad(outputs, leaves, [problem.grad_out, problem.grad_loss])
 
     return step
