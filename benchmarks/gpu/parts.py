@@ -17,14 +17,14 @@ Row = dict[str, Any]
 
 # Shares of the time that is left, by how long the parts take on an H100 as far as that is known.
 SHARES = {
-    "machine": 4,
-    "build": 20,
-    "suite": 15,
-    "times": 30,
-    "stages": 5,
-    "tiles": 10,
-    "sanitizer": 10,
-    "bits": 6,
+    "machine": 8,
+    "build": 40,
+    "suite": 12,
+    "times": 20,
+    "stages": 4,
+    "tiles": 6,
+    "sanitizer": 6,
+    "bits": 4,
 }
 
 
