@@ -15,7 +15,8 @@ from typing import Any
 
 Row = dict[str, Any]
 
-# Shares of the time that is left, by how long the parts take on an H100 as far as that is known.
+# Shares of the time that is left; what a part doesn't use goes to those after it. Guessed: no GPU
+# has run them yet.
 SHARES = {
     "machine": 8,
     "build": 40,

@@ -132,7 +132,8 @@ def _counters(task: Task) -> Iterator[Row]:
         return
     shape = (1, 16, 8, 8) if task.quick else (64, 256, 64, 64)
     command = [ncu, "--clock-control", "none", "--csv", "--metrics", _METRICS,
-               "--kernel-name", "regex:sspcab", sys.executable, "-m", "benchmarks.one_step",
+               "--kernel-name-base", "mangled", "--kernel-name", "regex:sspcab",
+               sys.executable, "-m", "benchmarks.one_step",
                "--shape", *map(str, shape)]  # fmt: skip
     try:
         run = subprocess.run(
