@@ -128,6 +128,38 @@ def test_a_run_that_was_cut_short_keeps_its_rows(
     assert (entry["status"], entry["rows"]) == ("stopped", [{"a": 3}])
 
 
+def test_a_run_that_is_terminated(tmp_path: Path) -> None:
+    """Its part ends with it, and what was measured is in results.json."""
+    runner.Results(tmp_path).write("machine", {"status": "done", "rows": [{"a": 1}]})
+    part = f"""
+        import os, sys, time
+        print('{{"pid": %d}}' % os.getpid(), file=open({str(tmp_path / "bits.rows")!r}, "w"))
+        time.sleep(60)
+    """
+    command = f"""
+        import sys
+        from benchmarks.gpu import report, runner
+        from benchmarks.gpu.__main__ import main
+        report.write = lambda parts, output: None
+        runner.command_of = lambda *_: [sys.executable, "-c", {textwrap.dedent(part)!r}]
+        main(["--only", "bits", "--output", {str(tmp_path)!r}])
+    """
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(command)], cwd=ROOT)
+    rows = tmp_path / "bits.rows"
+    while not (rows.exists() and rows.read_text().endswith("\n")):
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.terminate()
+    assert run.wait(30) != 0
+    results = runner.Results(tmp_path).parts
+    assert results["machine"]["rows"] == [{"a": 1}]
+    assert (results["bits"]["status"], results["bits"]["reason"]) == (
+        "stopped", "the run was cut short"
+    )  # fmt: skip
+    with pytest.raises(ProcessLookupError):
+        os.kill(results["bits"]["rows"][0]["pid"], 0)
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(Skip("no GPU"), 3), (Stopped(), 4), (ValueError("wrong"), 1), (None, 0)]
 )
