@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import one_step
 from benchmarks.gpu import (
     bits,
     build,
+    contest,
     parts,
     report,
     runner,
@@ -266,6 +268,12 @@ def test_the_sanitizer(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "-m benchmarks.gpu.sanitizer --quick" in row["text"]
     tool("compute-sanitizer", "exit 5")
     assert all(row["findings"] is None for row in sanitizer.measure(task))
+    # One hangs, and so does what it has started; the others are not concerned.
+    done = "echo 'step of one'; echo '== ERROR SUMMARY: 0 errors'"
+    tool("compute-sanitizer", f'[ "$2" = initcheck ] && /bin/sleep 20\n{done}')
+    rows = [*sanitizer.measure(Task(tmp_path, quick=True, seconds=sanitizer.SPARED + 1))]
+    assert [row["finished"] for row in rows] == [True, True, True, False]
+    assert rows[-1]["tool"] == "initcheck" and rows[-1]["text"] == "not finished after 1 s\n"
     tool("compute-sanitizer", "echo '========= Error: Device not supported. Please'; exit 1")
     with pytest.raises(Skip, match=r"^Error: Device not supported"):
         [*sanitizer.measure(task)]
@@ -320,7 +328,40 @@ def test_the_steps_of_the_sanitizer(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore:.*freeAsync", "ignore:.*AccumulateGrad")
-def test_bits(tmp_path: Path) -> None:
+def test_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = set()
+
+    def forced(block: Any, x: torch.Tensor, tf32: bool, config: int) -> Any:
+        layout = "channels_last" if x.stride(1) == 1 else "nchw"
+        taken.add(("tf32" if tf32 else str(x.dtype).removeprefix("torch."), layout, config))
+        return one_step.forced(block, x, tf32, config)
+
+    monkeypatch.setattr(bits, "forced", forced)
     rows = [*bits.measure(Task(tmp_path, quick=True))]
-    assert len(rows) == 4
+    assert len(rows) == len(taken) == 5 * 2 * 4
+    assert {(row["precision"], row["layout"], row["config"]) for row in rows} == taken
     assert all(row["different"] == 0 and row["graph_equal"] for row in rows)
+
+
+@pytest.mark.cuda
+def test_a_replay_warms_up_on_the_stream_of_its_capture() -> None:
+    streams = []
+
+    def run(mode: str) -> tuple[torch.Tensor, ...]:
+        streams.append(torch.cuda.current_stream())
+        return (torch.ones(1, device="cuda"),)
+
+    rival: Any = SimpleNamespace(name="ours", run=run)
+    replay = contest.Replay(rival, "inference")
+    assert len(streams) == 3 and len(set(streams)) == 1
+    assert replay.run("inference")[0].item() == 1
+
+
+@pytest.mark.cuda
+def test_kernels_are_profiled_with_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the profiler, which may see no kernels."""
+    order: list[str] = []
+    monkeypatch.setattr(stages, "flush_of", lambda device: lambda: order.append("flush"))
+    with pytest.raises(Skip, match="sees no kernels"):
+        stages.profiled(lambda: order.append("step"), 2)
+    assert order == ["step", "flush", "step", "flush", "step"]

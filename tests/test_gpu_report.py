@@ -113,8 +113,8 @@ def recorded() -> report.Parts:
 
 def test_bars() -> None:
     found: dict[str, Any] = {
-        what: (value, value is not None and holds(value))
-        for what, _, value, holds in report.bars(recorded())
+        bar.what: (bar.value, bar.value is not None and bar.holds(bar.value))
+        for bar in report.bars(recorded())
     }
     assert found["CUDA tests that fail"] == (1.0, False)
     assert found["steps of other bits"] == (0, True)
@@ -125,6 +125,34 @@ def test_bars() -> None:
     share = "A at (64,256,64,64), bfloat16: share of the matrix product's rate"
     assert found[share] == (0.5, False)
     assert found["the whole command, minutes"] == (3.0, True)
+
+
+def test_what_was_not_finished() -> None:
+    """The suite was stopped, or its process killed; a tool of the sanitizer hung."""
+    parts = recorded()
+    suite = parts["suite"]["rows"]
+
+    def verdict(what: str) -> tuple[float | None, str]:
+        (bar,) = (bar for bar in report.bars(parts) if bar.what == what)
+        return bar.value, bar.verdict
+
+    tests, tools = "CUDA tests that fail", "sanitizer runs with findings"
+    assert verdict(tests) == (1, "**missed**")
+    suite[-1]["finished"] = False
+    assert verdict(tests) == (1, "**missed**, not finished")
+    del suite[-1]
+    assert verdict(tests) == (1, "**missed**, not finished")
+    suite[:] = [{"what": "counts", "passed": 9, "finished": False}]
+    assert verdict(tests) == (0, "not finished")
+    suite.clear()
+    assert verdict(tests) == (None, "not measured")
+    tool = {"what": "sanitizer", "tool": "memcheck", "findings": 0, "finished": True, "text": ""}
+    parts["sanitizer"] = {"status": "done", "reason": "", "seconds": 1, "rows": [tool]}
+    assert verdict(tools) == (0, "")
+    parts["sanitizer"]["rows"].append(tool | {"findings": None, "finished": False})
+    assert verdict(tools) == (1, "**missed**, not finished")
+    parts["bits"]["status"] = "stopped"
+    assert verdict("steps of other bits") == (0, "not finished")
 
 
 def test_the_report(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sspcab_cuda
 from ..cases import SUITES, Case
 from ..one_step import forced
 from ..rivals import Problem
+from ..timing import Call
 from .device import cuda_of
 from .parts import Row, Task
 from .precisions import PRECISIONS
@@ -52,7 +53,7 @@ def measure(task: Task) -> Iterator[Row]:
                        "us": 1e6 * sum(words.get(stage, 0) for stage in GRADIENTS)}  # fmt: skip
 
 
-def _step(problem: Problem, tf32: bool, config: int, wanted: str = "both") -> object:
+def _step(problem: Problem, tf32: bool, config: int, wanted: str = "both") -> Call:
     """A training step with a configuration of tiles, for gradients of x, the parameters or both."""
     block = problem.block(sspcab_cuda.SSPCAB).requires_grad_(wanted != "x")
     x = problem.x.detach().requires_grad_(wanted != "sub-kernels")
