@@ -49,13 +49,16 @@ def forced(
     block: sspcab_cuda.SSPCAB, x: torch.Tensor, tf32: bool, config: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and loss of a block by its operator, which takes the configuration of tiles."""
-    convolutions = (block.conv1, block.conv2, block.conv3, block.conv4)
-    fc1, fc2 = block.se.fc1, block.se.fc2
-    out, loss, *_ = ops.sspcab(
-        x, *(c.weight for c in convolutions), *(c.bias for c in convolutions),
-        fc1.weight, fc1.bias, fc2.weight, fc2.bias, block.dilation, True, True, tf32, config,
-    )  # fmt: skip
+    out, loss, *_ = ops.sspcab(x, *operands(block), block.dilation, True, True, tf32, config)
     return out, loss
+
+
+def operands(block: sspcab_cuda.SSPCAB) -> list[torch.Tensor]:
+    """The parameters in the order of the operators: four weights, four biases, those of the SE."""
+    named = dict(block.named_parameters())
+    convolutions = [f"conv{i}.{kind}" for kind in ("weight", "bias") for i in (1, 2, 3, 4)]
+    dense = [f"se.fc{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")]
+    return [named[name] for name in (*convolutions, *dense)]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from benchmarks.gpu import (
     bits,
     build,
     contest,
+    fit,
     parts,
     report,
     runner,
@@ -33,6 +34,7 @@ from benchmarks.gpu import (
     times,
 )
 from benchmarks.gpu.parts import Row, Skip, Stopped, Task
+from sspcab_cuda import ops
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -307,17 +309,39 @@ def test_a_problem_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.mark.cuda
 def test_every_tile_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With the steps run and the profiler's figures invented."""
+    """With the steps run; the profiler's figures are invented, a kernel for each call."""
+    names: list[str] = []
+
+    def sspcab(*arguments: Any) -> Any:
+        names.append(f"forward {arguments[-1]}")
+        return ops.sspcab(*arguments)
+
+    def sspcab_backward(*arguments: Any) -> Any:
+        *_, needs, _, config = arguments
+        stages = {(True, False): "input_gradient", (False, True): "weight_gradient"}
+        names.append(f"{stages.get((needs[0], needs[1]), 'gradients')} {config}")
+        names.extend([f"parameter_gradients {config}"] if needs[1] else [])
+        return ops.sspcab_backward(*arguments)
 
     def profiled(step: Any, repeats: int) -> dict[str, float]:
+        names.clear()
         step()
-        return {"forward half 64x64": 1e-6, "gradients half 64x64": 2e-6, "scale half": 3e-6}
+        assert len(names) == len({*names})  # of each launch it is known whose it is
+        return {name: 1e-6 * int(name[-1]) + 1e-6 for name in names}
 
+    operators = SimpleNamespace(sspcab=sspcab, sspcab_backward=sspcab_backward)
+    monkeypatch.setattr(tiles, "ops", operators)
     monkeypatch.setattr(tiles, "profiled", profiled)
     rows = [*tiles.measure(Task(tmp_path, quick=True))]
-    configs = Counter((row["stage"], row["config"]) for row in rows if row["what"] == "tile")
-    assert configs == {(s, c): 3 for s in ("forward", "gradients") for c in tiles.CONFIGS}
-    assert sum(row["what"] == "sharing" and row["shared"] for row in rows) == 9
+    stages = ("forward", "input_gradient", "weight_gradient", "gradients")
+    assert Counter((row["stage"], row["config"]) for row in rows) == {
+        (stage, config): 3 for stage in stages for config in range(3)
+    }
+    assert all(row["us"] == pytest.approx(row["config"] + 1) for row in rows)
+    assert all((row["sums_us"] > 0) == ("gradients" in row["stage"] or "weight" in row["stage"])
+               for row in rows)  # fmt: skip
+    alone, shared = fit.measured(rows, 108)
+    assert len(alone) == 9 and len(shared) == 3
 
 
 @pytest.mark.cuda

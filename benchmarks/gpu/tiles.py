@@ -1,66 +1,103 @@
-"""Part tiles: every configuration of tiles forced, beside the one that is chosen; and the gradients
-of x and of the sub-kernels together, beside each of them alone, in a launch of its own."""
+"""Part tiles: every configuration of tiles forced, for the forward pass, for the gradients of x and
+of the sub-kernels each alone and both in one launch; beside what the planner chooses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 import sspcab_cuda
+from sspcab_cuda import ops
+from sspcab_cuda._extension import _C
 
 from ..cases import SUITES, Case
-from ..one_step import forced
+from ..one_step import operands
 from ..rivals import Problem
 from ..timing import Call
 from .device import cuda_of
+from .fit import GRADIENTS
 from .parts import Row, Task
-from .precisions import PRECISIONS
+from .planner import CONFIGS
+from .precisions import PRECISIONS, Precision
 from .stages import profiled
 from .times import LARGE, QUICK, SINGLE
 
 CASES = (*SUITES["main"], *LARGE, *SINGLE, Case(4, 256, 32, 32, kernel_dim=3))
 NAMES = ("bfloat16", "tf32", "float32")
-CONFIGS = (-1, 0, 1, 2)  # -1: chosen by size
 REPEATS = 5
-# The stages that have tiles, by the word that their kernels begin with.
-GRADIENTS = ("input_gradient", "weight_gradient", "gradients")
-STAGES = ("forward", *GRADIENTS)
-WANTED = ("both", "x", "sub-kernels")
 
 
 def measure(task: Task) -> Iterator[Row]:
-    cuda_of(task)
+    device = cuda_of(task)
     for case in QUICK if task.quick else CASES:
+        values = Problem.make(case, torch.float32, device, "channels_last")
         for name in NAMES:
             precision = PRECISIONS[name]
-            precision.set()
-            problem = Problem.make(case, precision.dtype, torch.device("cuda"), "channels_last")
+            problem = values.to(precision.dtype)
+            chosen = _choices(case, precision)
             for config in CONFIGS:
-                seconds = profiled(_step(problem, precision.tf32, config), REPEATS)
-                for kernel, value in seconds.items():
-                    stage = kernel.split()[0]
-                    if stage in STAGES:
+                splits = _plan(case, precision, config)["weight_gradient"]["splits"]
+                # Apart, so that the launch that adds up the splits is known to be of one of them.
+                for step in _steps(problem, precision.tf32, config):
+                    us = {k.split()[0]: 1e6 * s for k, s in profiled(step, REPEATS).items()}
+                    for stage in (stage for stage in chosen if stage in us):
+                        of_weights = stage in ("weight_gradient", "gradients")
                         yield {"what": "tile", "case": str(case), "precision": name,
                                "shape": [case.n, case.channels, case.height, case.width],
                                "kernel_dim": case.kernel_dim, "stage": stage, "config": config,
-                               "kernel": kernel, "us": 1e6 * value}  # fmt: skip
-            for wanted in WANTED:
-                seconds = profiled(_step(problem, precision.tf32, -1, wanted), REPEATS)
-                words = {kernel.split()[0]: value for kernel, value in seconds.items()}
-                yield {"what": "sharing", "case": str(case), "precision": name, "wanted": wanted,
-                       "shared": "gradients" in words,
-                       "us": 1e6 * sum(words.get(stage, 0) for stage in GRADIENTS)}  # fmt: skip
+                               "splits": splits if of_weights else 1, "chosen": chosen[stage],
+                               "us": us[stage],
+                               "sums_us": us["parameter_gradients"] if of_weights else 0,
+                               }  # fmt: skip
 
 
-def _step(problem: Problem, tf32: bool, config: int, wanted: str = "both") -> Call:
-    """A training step with a configuration of tiles, for gradients of x, the parameters or both."""
-    block = problem.block(sspcab_cuda.SSPCAB).requires_grad_(wanted != "x")
-    x = problem.x.detach().requires_grad_(wanted != "sub-kernels")
-    leaves = [tensor for tensor in (x, *block.parameters()) if tensor.requires_grad]
+def _steps(problem: Problem, tf32: bool, config: int) -> tuple[Call, Call]:
+    """Every convolution by itself, in a launch of its own; both gradients in one. As in a training
+    step, in which the gradient of x has that of the loss added."""
+    block = problem.block(sspcab_cuda.SSPCAB).requires_grad_(False)
+    parameters = operands(block)
+    weights, (fc1_weight, _, fc2_weight, _) = parameters[:4], parameters[8:]
+    rest = block.dilation, True
 
-    def step() -> None:
-        outputs = forced(block, x, tf32, config)
-        torch.autograd.grad(outputs, leaves, [problem.grad_out, problem.grad_loss])
+    def forward() -> tuple[torch.Tensor, ...]:
+        return ops.sspcab(problem.x, *parameters, *rest, True, tf32, config)
 
-    return step
+    _, _, *saved = forward()
+    y, *excitation = saved
+
+    def backward(of_x: bool, of_weights: bool) -> None:
+        needs = [of_x, *[of_weights] * 4, *[False] * 5]
+        ops.sspcab_backward(problem.grad_out, problem.grad_loss, problem.x, y, *excitation, weights,
+                            fc1_weight, fc2_weight, *rest, needs, tf32, config)  # fmt: skip
+
+    def alone() -> None:
+        forward()
+        backward(True, False)
+        backward(False, True)
+
+    return alone, lambda: backward(True, True)
+
+
+def _plan(case: Case, precision: Precision, config: int = -1) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties()
+    plan: dict[str, Any] = _C.plan(
+        (case.n, case.channels, case.height, case.width),
+        str(precision.dtype).removeprefix("torch."),
+        case.kernel_dim,
+        case.dilation,
+        allow_tf32=precision.tf32,
+        config=config,
+        capability=10 * properties.major + properties.minor,
+        processors=properties.multi_processor_count,
+    )
+    return plan
+
+
+def _choices(case: Case, precision: Precision) -> dict[str, int | None]:
+    """The configuration that each stage gets, None for no launch that is shared."""
+    plan = _plan(case, precision)
+    chosen = {stage: plan[stage]["config"] for stage in ("forward", *GRADIENTS)}
+    shared = "gradients" in plan["backward_launches"]
+    return {**chosen, "gradients": chosen["input_gradient"] if shared else None}
