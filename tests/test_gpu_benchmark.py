@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,7 @@ from benchmarks.gpu import (
     times,
 )
 from benchmarks.gpu.parts import Row, Skip, Stopped, Task
+from benchmarks.rivals import Rival
 from sspcab_cuda import ops
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,24 +194,44 @@ def test_a_part_stops_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """Every part on the CPU: the machine and the times are measured, the rest says why not."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--output", str(tmp_path)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    """Every part on the CPU, in two runs: rivals are compiled and timed, the rest says why not."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    cache = tmp_path / "cache"
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+
+    def run(*names: str) -> str:
+        command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--output", str(tmp_path),
+                   "--only", *names]  # fmt: skip
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout
+
+    def graphs() -> set[Path]:
+        return {file for kind in ("fxgraph", "aotautograd") for file in (cache / kind).rglob("*")}
+
+    names = [*parts.SHARES]
+    later = names.index("times")
+    run(*names[:later])
+    compiled = graphs()
+    assert compiled
+    said = run(*names[later:])
+    assert graphs() == compiled  # all that part times needs
     results = runner.Results(tmp_path).parts
     assert {name: entry["status"] for name, entry in results.items()} == {
-        name: "done" if name in ("machine", "times") else "skipped" for name in parts.SHARES
+        name: "done" if name in ("machine", "compile", "times") else "skipped" for name in names
     }
     assert results["build"]["reason"] == "torch sees no GPU"
+    (row,) = report.rows(results, "compile", "compiled")
+    assert row["seconds"] > 0
     times = report.rows(results, "times", "time")
-    assert {row["rival"] for row in times} == {"reference", "expert", "conv only", "ours"}
+    assert {row["rival"] for row in times} == {
+        "reference", "expert", "expert compiled", "conv only", "ours"
+    }  # fmt: skip
     assert {row["precision"] for row in times} == {"tf32", "bfloat16", "autocast"}
     assert all(0 < row["p20_us"] <= row["p50_us"] <= row["p80_us"] for row in times)
     assert all(0 < row["error"] < 0.1 for row in times)
-    assert (tmp_path / "report.md").read_text() in run.stdout + "\n"
+    assert (tmp_path / "report.md").read_text() in said + "\n"
 
 
 # Parts
@@ -303,8 +324,28 @@ def test_a_problem_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     monkeypatch.setattr(times, "rivals_of", rivals_of)
     rows = [*times.measure(Task(tmp_path, quick=True))]
-    assert len(rows) == 6 and {row["what"] for row in rows} == {"wrong"}
+    assert len(rows) == 7 and {row["what"] for row in rows} == {"wrong"}
     assert rows[0]["text"] == "MemoryError: no room for tf32"
+
+
+def test_only_rivals_try_out_cudnn_s_algorithms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From the first call to the last."""
+    group = times.Group("quick", times.QUICK, ("bfloat16",))
+    monkeypatch.setattr(times, "QUICK_GROUPS", (group,))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen = set()
+
+    def run(rival: Rival, mode: Any) -> tuple[torch.Tensor, ...]:
+        seen.add((rival.name, torch.backends.cudnn.benchmark))
+        return original(rival, mode)
+
+    original = Rival.run
+    monkeypatch.setattr(Rival, "run", run)
+    assert [*times.measure(Task(tmp_path, quick=True))]
+    assert seen == {("truth", False), ("ours", False), ("reference", True), ("expert", True),
+                    ("conv only", True)}  # fmt: skip
 
 
 @pytest.mark.cuda
@@ -326,8 +367,10 @@ def test_every_tile_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     def profiled(step: Any, repeats: int) -> dict[str, float]:
         names.clear()
         step()
-        assert len(names) == len({*names})  # of each launch it is known whose it is
-        return {name: 1e-6 * int(name[-1]) + 1e-6 for name in names}
+        seconds: dict[str, float] = defaultdict(float)
+        for name in names:
+            seconds[name] += 1e-6 * int(name[-1]) + 1e-6
+        return seconds
 
     operators = SimpleNamespace(sspcab=sspcab, sspcab_backward=sspcab_backward)
     monkeypatch.setattr(tiles, "ops", operators)
@@ -338,8 +381,9 @@ def test_every_tile_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         (stage, config): 3 for stage in stages for config in range(3)
     }
     assert all(row["us"] == pytest.approx(row["config"] + 1) for row in rows)
-    assert all((row["sums_us"] > 0) == ("gradients" in row["stage"] or "weight" in row["stage"])
-               for row in rows)  # fmt: skip
+    for row in rows:
+        sums = row["us"] if row["stage"] in ("weight_gradient", "gradients") else 0
+        assert row["sums_us"] == sums
     alone, shared = fit.measured(rows, 108)
     assert len(alone) == 9 and len(shared) == 3
 

@@ -38,22 +38,21 @@ def measure(task: Task) -> Iterator[Row]:
             problem = values.to(precision.dtype)
             chosen = _choices(case, precision)
             for config in CONFIGS:
-                splits = _plan(case, precision, config)["weight_gradient"]["splits"]
-                # Apart, so that the launch that adds up the splits is known to be of one of them.
-                for step in _steps(problem, precision.tf32, config):
-                    us = {k.split()[0]: 1e6 * s for k, s in profiled(step, REPEATS).items()}
-                    for stage in (stage for stage in chosen if stage in us):
-                        of_weights = stage in ("weight_gradient", "gradients")
-                        yield {"what": "tile", "case": str(case), "precision": name,
-                               "shape": [case.n, case.channels, case.height, case.width],
-                               "kernel_dim": case.kernel_dim, "stage": stage, "config": config,
-                               "splits": splits if of_weights else 1, "chosen": chosen[stage],
-                               "us": us[stage],
-                               "sums_us": us["parameter_gradients"] if of_weights else 0,
-                               }  # fmt: skip
+                forced = _plan(case, precision, config)["weight_gradient"]
+                seconds = profiled(_step(problem, precision.tf32, config), REPEATS)
+                us = {kernel.split()[0]: 1e6 * value for kernel, value in seconds.items()}
+                for stage in (stage for stage in chosen if stage in us):
+                    splits = stage in ("weight_gradient", "gradients")
+                    yield {"what": "tile", "case": str(case), "precision": name,
+                           "shape": [case.n, case.channels, case.height, case.width],
+                           "kernel_dim": case.kernel_dim, "stage": stage, "config": config,
+                           "splits": forced["splits"] if splits else 1, "chosen": chosen[stage],
+                           "us": us[stage],
+                           # Added up after each of the two.
+                           "sums_us": us["parameter_gradients"] / 2 if splits else 0}  # fmt: skip
 
 
-def _steps(problem: Problem, tf32: bool, config: int) -> tuple[Call, Call]:
+def _step(problem: Problem, tf32: bool, config: int) -> Call:
     """Every convolution by itself, in a launch of its own; both gradients in one. As in a training
     step, in which the gradient of x has that of the loss added."""
     block = problem.block(sspcab_cuda.SSPCAB).requires_grad_(False)
@@ -72,12 +71,13 @@ def _steps(problem: Problem, tf32: bool, config: int) -> tuple[Call, Call]:
         ops.sspcab_backward(problem.grad_out, problem.grad_loss, problem.x, y, *excitation, weights,
                             fc1_weight, fc2_weight, *rest, needs, tf32, config)  # fmt: skip
 
-    def alone() -> None:
+    def step() -> None:
         forward()
-        backward(True, False)
-        backward(False, True)
+        backward(of_x=True, of_weights=False)
+        backward(of_x=False, of_weights=True)
+        backward(of_x=True, of_weights=True)
 
-    return alone, lambda: backward(True, True)
+    return step
 
 
 def _plan(case: Case, precision: Precision, config: int = -1) -> dict[str, Any]:
