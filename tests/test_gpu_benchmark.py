@@ -373,7 +373,7 @@ def test_every_tile_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         return seconds
 
     operators = SimpleNamespace(sspcab=sspcab, sspcab_backward=sspcab_backward)
-    monkeypatch.setattr(tiles, "ops", operators)
+    monkeypatch.setattr(one_step, "ops", operators)
     monkeypatch.setattr(tiles, "profiled", profiled)
     rows = [*tiles.measure(Task(tmp_path, quick=True))]
     stages = ("forward", "input_gradient", "weight_gradient", "gradients")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import sspcab_cuda
-from benchmarks.gpu import fit, planner
+from benchmarks.gpu import fit, planner, tiles
 from benchmarks.gpu.parts import Row
 from benchmarks.gpu.planner import CONFIGS, Constants, Stage
 
@@ -47,7 +47,7 @@ def test_the_planner_is_the_compiled_one(precision: str) -> None:
                     | {
                         "config": launch.config,
                         "splits": launch.splits,
-                        "blocks": stage.blocks(launch.config) * launch.splits,
+                        "blocks": stage.blocks[launch.config] * launch.splits,
                         "tile": planner.TILES[precision][launch.config],
                     }
                     == compiled[name]
@@ -60,11 +60,15 @@ def test_sharing_at_no_cost_is_what_the_planner_does() -> None:
     """But for a tie: the planner doesn't share where other tiles would be just as fast."""
     for shape in SHAPES:
         compiled = sspcab_cuda._extension._C.plan(shape, "bfloat16", processors=132)
-        of_x, of_weights = (stage_of(name, shape=shape) for name in fit.GRADIENTS)
+        stages = {name: stage_of(name, shape=shape) for name in STAGES}
+        of_x, of_weights = (stages[name] for name in fit.GRADIENTS)
+        chosen = tiles._choices(stages)
+        assert all(chosen[name] == compiled[name]["config"] for name in STAGES)
         if "gradients" in compiled["backward_launches"]:
             config = planner.shared_config(of_x, of_weights, Constants(), cost=1)
-            assert config == compiled["input_gradient"]["config"], shape
+            assert config == chosen["gradients"] == chosen["input_gradient"], shape
         else:
+            assert chosen["gradients"] is None
             assert planner.shared_config(of_x, of_weights, Constants(), cost=1.0001) is None, shape
 
 

@@ -15,7 +15,7 @@ from .records import geometric_mean
 
 GRADIENTS = ("input_gradient", "weight_gradient")
 TOLERATED = 1.05  # a choice may be this much slower than the best
-RATES = [x / 20 for x in range(8, 25)]  # of the smaller tiles; the large ones' is 1
+RATES = [x / 20 for x in range(10, 25)]  # of the smaller tiles; the large ones' is 1
 OVERHEADS = (0, 1, 2, 4, 6, 8, 12, 16, 24, 32)
 COSTS = [x / 20 for x in range(10, 31)]  # of a shared launch
 

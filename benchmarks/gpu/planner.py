@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 TILES = {
     "bfloat16": ((128, 128), (128, 64), (64, 64)),
@@ -40,7 +40,7 @@ class Stage:
     kernel_dim: int
     processors: int
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Of the whole sum: over the channels of all taps, or over pixels."""
         samples, channels, height, width = self.shape
@@ -53,18 +53,21 @@ class Stage:
     def most_splits(self) -> int:
         return max(1, self.steps // 4) if self.name == "weight_gradient" else 1
 
-    def blocks(self, config: int) -> int:
-        """Without splits."""
+    @cached_property
+    def blocks(self) -> list[int]:
+        """By configuration, without splits."""
         samples, channels, height, width = self.shape
-        m, n = TILES[self.precision][config]
+        tiles = TILES[self.precision]
         if self.name == "weight_gradient":
-            return math.ceil(channels / m) * math.ceil(channels / n) * 4 * self.kernel_dim**2
-        return math.ceil(samples * height * width / m) * math.ceil(channels / n)
+            taps = 4 * self.kernel_dim**2
+            return [math.ceil(channels / m) * math.ceil(channels / n) * taps for m, n in tiles]
+        pixels = samples * height * width
+        return [math.ceil(pixels / m) * math.ceil(channels / n) for m, n in tiles]
 
     def time(self, config: int, splits: int, constants: Constants) -> float:
         """In the planner's unit."""
-        turns = math.ceil(self.blocks(config) * splits / self.processors)
-        steps = math.ceil(self.steps / splits) + constants.overhead
+        turns = -(-self.blocks[config] * splits // self.processors)
+        steps = -(-self.steps // splits) + constants.overhead
         m, n = TILES[self.precision][config]
         return turns * steps * m * n / constants.rates[config]
 
@@ -76,6 +79,7 @@ class Launch:
     time: float
 
 
+@cache  # the report is written after every part
 def plan(stage: Stage, constants: Constants, config: int = -1) -> Launch:
     """What is launched, with a configuration of tiles or (-1) the one that the planner takes."""
     best: Launch | None = None
@@ -84,7 +88,7 @@ def plan(stage: Stage, constants: Constants, config: int = -1) -> Launch:
             time = stage.time(tried, splits, constants)
             if best is None or time < best.time:
                 best = Launch(tried, splits, time)
-                if stage.blocks(tried) * splits >= 4 * stage.processors:
+                if stage.blocks[tried] * splits >= 4 * stage.processors:
                     break
     assert best is not None
     return best
