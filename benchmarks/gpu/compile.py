@@ -50,7 +50,9 @@ def measure(task: Task) -> Iterator[Row]:
 
 
 def _one_thread() -> None:
-    torch._inductor.config.compile_threads = 1
+    from torch._inductor import config
+
+    config.compile_threads = 1
 
 
 def _compile(rival: str, case: Case, precision_name: str, layout: Layout) -> float:
