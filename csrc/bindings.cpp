@@ -10,7 +10,7 @@
 
 #include "cpu/kernels.h"
 #ifdef SSPCAB_WITH_CUDA
-#include "cuda/introspection.h"
+#include "cuda/host/introspection.h"
 #endif
 
 namespace py = pybind11;

@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_compile_seconds(tmp_path: Path) -> None:
     log = tmp_path / ".ninja_log"
-    log.write_text("# ninja log v6\n10\t1510\t1\ta/gate.o\t5\n20\t520\t1\ta/pack.o\t6\n")
-    assert build.compile_seconds(log) == {"gate": 1.5, "pack": 0.5}
+    log.write_text("# ninja log v6\n10\t1510\t1\tbuild/csrc/cuda/passes/gate.o\t5\n20\t520\t1\tbuild/csrc/cpu/pack.o\t6\n")
+    assert build.compile_seconds(log) == {"cuda/passes/gate": 1.5, "cpu/pack": 0.5}
 
 
 def test_the_plugin_of_the_tests(tmp_path: Path) -> None:

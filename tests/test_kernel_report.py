@@ -114,7 +114,7 @@ def test_occupancy(
 
 
 def test_tiles_are_those_of_the_source() -> None:
-    source = Path(__file__).parents[1] / "csrc/cuda/convolution.h"
+    source = Path(__file__).parents[1] / "csrc/cuda/convolution/convolution.h"
     table = re.findall(r"\{(\{\d.*\})\},\s+// (\w+)", source.read_text())
     tiles = [re.findall(r"\{(\d+), (\d+)\}", line) for line, _ in table]
     assert [tuple((int(m), int(n)) for m, n in line) for line in tiles] == [

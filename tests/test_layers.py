@@ -116,6 +116,28 @@ def test_cpu_and_cuda_don_t_know_each_other() -> None:
             assert not any(n.startswith(f"{there}/") for n in includes_of(path)), path.name
 
 
+# Whose headers each room of the CUDA part may include, besides its own.
+ROOMS: dict[str, set[str]] = {
+    "cuda": set(),
+    "cuda/host": {"cuda", "cuda/convolution", "cuda/convolution/plain"},
+    "cuda/passes": {"cuda"},
+    "cuda/convolution": {"cuda"},
+    "cuda/convolution/plain": {"cuda", "cuda/convolution"},
+    "cuda/convolution/sm80": {"cuda", "cuda/convolution"},
+}
+
+
+def test_rooms_of_the_cuda_part() -> None:
+    seen = set()
+    for path in sources("cuda"):
+        room = path.parent.relative_to(CSRC).as_posix()
+        seen.add(room)
+        of_cuda = {str(Path(n).parent) for n in includes_of(path) if n.startswith("cuda/")}
+        assert of_cuda <= ROOMS[room] | {room}, path.name
+        assert room == "cuda/host" or not any(n.startswith("torch") for n in includes_of(path))
+    assert seen == {*ROOMS}
+
+
 def test_only_the_stable_interface_of_torch() -> None:
     for path in sources("."):
         for name in includes_of(path):
@@ -125,7 +147,7 @@ def test_only_the_stable_interface_of_torch() -> None:
 
 def test_plain_files_know_no_torch() -> None:
     """Device code and the inner loops take plain data; headeronly has the half-precision types."""
-    plain = [CSRC / "geometry.h", *sources("cpu/isa"), *CSRC.glob("cuda/*.cuh")]
+    plain = [CSRC / "geometry.h", *sources("cpu/isa"), *CSRC.glob("cuda/**/*.cuh")]
     assert len(plain) > 1
     for path in plain:
         assert not any(name.startswith("torch") for name in includes_of(path)), path.name

@@ -49,4 +49,7 @@ def measure(task: Task) -> Iterator[Row]:
 def compile_seconds(log: Path) -> dict[str, float]:
     """Of each file, from ninja's log: start and end in milliseconds, time stamp, output, hash."""
     lines = [line.split("\t") for line in log.read_text().splitlines()[1:]]
-    return {Path(line[3]).stem: (int(line[1]) - int(line[0])) / 1e3 for line in lines}
+    return {
+        line[3].rpartition("csrc/")[2].removesuffix(".o"): (int(line[1]) - int(line[0])) / 1e3
+        for line in lines
+    }

@@ -1,4 +1,4 @@
-"""The planner of csrc/cuda/convolution.cpp, restated, so that other constants can be tried out.
+"""The planner of csrc/cuda/convolution/plan.cpp, restated, so that other constants can be tried out.
 
 It takes the tiles and the splits of the sum for which turns · (steps + overhead) · m · n / rate is
 least: turns of all processors, steps of a block's part of the sum, elements of its tile. A test
@@ -24,7 +24,7 @@ CONFIGS = range(3)
 
 @dataclass(frozen=True)
 class Constants:
-    """kRate and kOverheadSteps; by default as they stand in convolution.cpp."""
+    """kRate and kOverheadSteps; by default as they stand in plan.cpp."""
 
     rates: tuple[float, ...] = (1.0, 0.85, 0.65)
     overhead: int = 4

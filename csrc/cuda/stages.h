@@ -1,5 +1,5 @@
 // What each CUDA stage is given and leaves behind: pointers and sizes, no torch. A stage is one
-// launch; its kernel is in the .cuh file, its launcher in the .cu file of the same name
+// launch; its kernel is in the .cuh file, its launcher in the .cu file of the same name in passes/
 // (channel_sums and gate_gradient share one, activation_gradient and scale_gradient too;
 // reconstruction_loss is in squared_error).
 //

@@ -1,0 +1,215 @@
+// The three convolutions around the main loop: what each block is given, and what becomes of the
+// sums.
+#pragma once
+
+#include <cutlass/functional.h>
+
+#include "cuda/convolution/convolution.h"
+#include "cuda/convolution/sm80/operands.cuh"
+#include "cuda/convolution/sm80/results.cuh"
+
+namespace sspcab::cuda {
+
+template <class P>
+__device__ Wide<P> sum_biases(const void* const (&bias)[4], int channel) {
+  Wide<P> sum = widen(static_cast<const P*>(bias[0])[channel]);
+  for (int i = 1; i < 4; ++i) sum += widen(static_cast<const P*>(bias[i])[channel]);
+  return sum;
+}
+
+// The kernels' bounds name one block for each processor: left to itself, the compiler spills
+// registers of small tiles for the sake of more blocks.
+
+// (A) A block owns kM neighbouring pixels, through all samples, and kN output channels. The sums
+// over taps and input channels begin with the bias; ReLU and the channels' sums follow in
+// registers, from where results are rounded and written. NCHW takes a way through shared memory.
+template <class Loop>
+__global__ void __launch_bounds__(kThreads, 1)
+    forward_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
+                   Forward forward) {
+#if SSPCAB_HAS_PIPELINE
+  using D = typename Loop::Element;
+  using W = Wide<D>;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const TileOrigin origin(g, blockIdx.x, Loop::kM, Loop::kN);
+  __shared__ alignas(kVectorBytes) W bias[Loop::kN];  // of the tile's channels
+  static_assert(Loop::kN <= kThreads);
+  if (threadIdx.x < Loop::kN) {
+    const int c = origin.channel + threadIdx.x;
+    W sum = 0;
+    if (c < g.channels) {
+      sum = forward.parameter_dtype == Dtype::Float ? sum_biases<float>(forward.bias, c)
+                                                    : sum_biases<D>(forward.bias, c);
+    }
+    bias[threadIdx.x] = sum;
+  }
+  __syncthreads();
+  const auto biases = Loop::part_of(cute::make_tensor(
+      cute::make_smem_ptr(bias), Layout<Shape<Int<Loop::kM>, Int<Loop::kN>>, Stride<_0, _1>>{}));
+  auto start = cute::make_tensor<W>(cute::make_layout_like(biases.layout()));
+  CUTE_UNROLL
+  for (int i = 0; i < cute::size(start); ++i) start(i) = biases(i);
+
+  MovedPixels<Loop> pixels(g, static_cast<const D*>(forward.x), origin.pixel, origin.within_sample,
+                           origin.pixels, 1, Loop::shared_a(shared));
+  FilterRows<Loop> rows(g, filters, origin.channel, Loop::shared_b(shared));
+  TapsAndChannels<Loop> operands(g, pixels, rows);
+  auto sums = Loop::run(operands, g.steps(Loop::kDepth), shared, start);
+
+  if (forward.relu) {
+    const cutlass::maximum<W, true> keeps_nan;
+    CUTE_UNROLL
+    for (int i = 0; i < cute::size(sums); ++i) sums(i) = keeps_nan(sums(i), W(0));
+  }
+  if (forward.sums) {
+    sum_channels<Loop>(sums, origin, g.channels, shared, static_cast<W*>(forward.sums));
+  }
+  D* y = static_cast<D*>(forward.y);
+  for_each_piece<Loop, D>(sums, shared, image, origin, [&](const auto& at, const auto& piece) {
+    store_global<at.kConstant>(y + at.offset, narrowed<D>(piece));
+  });
+#endif
+}
+
+// (backward 4) As (A), with grad_a for x, mirrored taps and transposed filters; the direct gradient
+// of the loss is subtracted while the tile is written.
+template <class Loop>
+__device__ __forceinline__ void input_gradient(const Geometry& g, const Filters& filters,
+                                               const Image& image, const InputGradient& gradient,
+                                               unsigned block) {
+#if SSPCAB_HAS_PIPELINE
+  using D = typename Loop::Element;
+  using W = Wide<D>;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const auto sums = [&] {
+    const TileOrigin origin(g, block, Loop::kM, Loop::kN);
+    MovedPixels<Loop> pixels(g, static_cast<const D*>(gradient.grad_a), origin.pixel,
+                             origin.within_sample, origin.pixels, -1, Loop::shared_a(shared));
+    FilterRows<Loop> rows(g, filters, origin.channel, Loop::shared_b(shared));
+    TapsAndChannels<Loop> operands(g, pixels, rows);
+    return Loop::run(operands, g.steps(Loop::kDepth), shared, Loop::zeros());
+  }();
+  const TileOrigin origin(g, kept(block), Loop::kM, Loop::kN);  // anew: it would take registers
+
+  const D* y = static_cast<const D*>(gradient.gradient.y);
+  const D* x = static_cast<const D*>(gradient.gradient.x);
+  const W* gate = static_cast<const W*>(gradient.gradient.gate);
+  const W* grad_loss = static_cast<const W*>(gradient.gradient.grad_loss);
+  D* grad_x = static_cast<D*>(gradient.grad_x);
+  if (!grad_loss) {
+    return for_each_piece<Loop, D>(
+        sums, shared, image, origin, [&](const auto& at, const auto& piece) {
+          store_global<at.kConstant>(grad_x + at.offset, narrowed<D>(piece));
+        });
+  }
+  const W factor = *grad_loss * 2 / static_cast<W>(image.numel());
+  int known[Loop::kGroups] = {};  // pixels up to here have these:
+  Vector<W, Loop::kTogether> gates[Loop::kGroups];
+  for_each_piece<Loop, D>(sums, shared, image, origin, [&](const auto& at, const auto& piece) {
+    constexpr int count = sizeof(piece) / sizeof(W);
+    const auto y_piece = widened(load<count>(y + at.offset + at.kConstant));
+    const auto x_piece = widened(load<count>(x + at.offset + at.kConstant));
+    auto& of_group = gates[at.group];
+    if (!at.same_sample && at.pixel >= known[at.group]) {
+      const int64_t sample = origin.sample_of(at.pixel);
+      const W* of_sample = gate + sample * image.channels + at.channel;
+      if (image.channels_last) {
+        known[at.group] = origin.end_of(sample);
+        of_group = load_wide<Loop::kTogether>(of_sample);
+      } else {
+        of_group = repeated<Loop::kTogether>(*of_sample);
+      }
+      for (int i = 0; i < Loop::kTogether; ++i) of_group[i] *= -factor;
+    }
+    Vector<W, count> sum;
+    for (int i = 0; i < count; ++i) {
+      const W direct = fma(x_piece[i], factor, piece[i]);
+      sum[i] = fma(y_piece[i], of_group[i % Loop::kTogether], direct);
+    }
+    store_global<at.kConstant>(grad_x + at.offset, narrowed<D>(sum));
+  });
+#endif
+}
+
+// What the blocks share: the steps of each split, of which the first `left` have one more; and the
+// corners that are needed.
+struct WeightShares {
+  int64_t of_each, left;
+  int corners, corner[4];
+};
+
+// (backward 5) A block owns kM output × kN input channels of one tap, and one split of the pixels;
+// it sums over them and leaves the tile for parameter_gradients to add up.
+template <class Loop>
+__device__ __forceinline__ void weight_gradient(const Geometry& g, const WeightGradient& gradient,
+                                                const WeightShares& shares, int block) {
+#if SSPCAB_HAS_PIPELINE
+  using D = typename Loop::Element;
+  using W = Wide<D>;
+  extern __shared__ __align__(128) unsigned char shared[];
+  // Blocks: input channels fastest, then output channels, taps of the needed corners, splits.
+  const int tiles_n = static_cast<int>(divide_up(g.channels, Loop::kN));
+  const int tiles_m = static_cast<int>(divide_up(g.channels, Loop::kM));
+  int rest = block;
+  const int first_n = rest % tiles_n * Loop::kN;
+  rest /= tiles_n;
+  const int first_m = rest % tiles_m * Loop::kM;
+  rest /= tiles_m;
+  const int per_corner = static_cast<int>(g.sub_kernels.taps_per_corner());
+  const int of_corner = rest % per_corner, k = static_cast<int>(g.sub_kernels.kernel_dim);
+  rest /= per_corner;
+  const int split = rest / shares.corners;
+  const int corner = shares.corner[rest - split * shares.corners];
+  const Tap tap{corner, of_corner / k, of_corner % k};
+
+  const int64_t begin = split * shares.of_each + min(static_cast<int64_t>(split), shares.left);
+  const int64_t end = begin + shares.of_each + (split < shares.left);
+  PixelsOfTap<Loop> operands(g, static_cast<const D*>(gradient.grad_a),
+                             static_cast<const D*>(gradient.x), begin * Loop::kDepth,
+                             end * Loop::kDepth, first_m, first_n, tap, shared);
+  const auto sums = Loop::run(operands, static_cast<int>(end - begin), shared, Loop::zeros());
+
+  W* to = static_cast<W*>(gradient.sums) +
+          ((static_cast<int64_t>(split) * 4 + corner) * per_corner + of_corner) * g.channels *
+              g.channels;
+  const Image matrix{1, g.channels, g.channels, 1, true};
+  for_each_piece<Loop, W>(sums, shared, matrix, TileOrigin(g.channels, first_m, first_n, Loop::kM),
+                          [&](const auto& at, const auto& piece) {
+                            store_global<at.kConstant>(to + at.offset, piece);
+                          });
+#endif
+}
+
+template <class Loop>
+__global__ void __launch_bounds__(kThreads, 1)
+    input_gradient_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
+                          InputGradient gradient) {
+  input_gradient<Loop>(g, filters, image, gradient, blockIdx.x);
+}
+
+template <class Loop>
+__global__ void __launch_bounds__(kThreads, 1)
+    weight_gradient_kernel(Geometry g, WeightGradient gradient,
+                           const __grid_constant__ WeightShares shares) {
+  weight_gradient<Loop>(g, gradient, shares, blockIdx.x);
+}
+
+// (backward 4 and 5) Blocks of both, so that the tensor cores work for the one while the other
+// waits for memory. Those that take longer come first.
+template <class OfInput, class OfWeights>
+__global__ void __launch_bounds__(kThreads, 1)
+    gradients_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
+                     InputGradient input, WeightGradient weights,
+                     const __grid_constant__ WeightShares shares, unsigned weight_blocks,
+                     bool weights_first) {
+  const unsigned first = weights_first ? weight_blocks : gridDim.x - weight_blocks;
+  const bool is_first = blockIdx.x < first;
+  const unsigned block = is_first ? blockIdx.x : blockIdx.x - first;
+  if (is_first == weights_first) {
+    weight_gradient<OfWeights>(g, weights, shares, block);
+  } else {
+    input_gradient<OfInput>(g, filters, image, input, block);
+  }
+}
+
+}  // namespace sspcab::cuda

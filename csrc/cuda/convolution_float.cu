@@ -1,5 +1,0 @@
-#include "cuda/convolution_launch.cuh"
-
-namespace sspcab::cuda {
-template struct Launcher<Arithmetic::Float>;
-}

@@ -1,0 +1,23 @@
+// What the choice of kernels has to know of a device.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/convolution/convolution.h"
+#include "cuda/launch_check.h"
+
+namespace sspcab::cuda {
+
+// Of the current device; asking takes well under a microsecond.
+inline Device current_device() {
+  int index = 0, major = 0, minor = 0, processors = 0;
+  check_cuda(cudaGetDevice(&index), "current device");
+  for (const auto& [value, attribute] : {std::pair{&major, cudaDevAttrComputeCapabilityMajor},
+                                         std::pair{&minor, cudaDevAttrComputeCapabilityMinor},
+                                         std::pair{&processors, cudaDevAttrMultiProcessorCount}}) {
+    check_cuda(cudaDeviceGetAttribute(value, attribute, index), "device attribute");
+  }
+  return {10 * major + minor, processors};
+}
+
+}  // namespace sspcab::cuda

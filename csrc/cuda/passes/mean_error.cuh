@@ -1,0 +1,58 @@
+// The mean of squared errors: each block leaves a part, the last block to do so adds up the parts.
+#pragma once
+
+#include "cuda/passes/walk.cuh"
+
+namespace sspcab::cuda {
+
+// A sum over the block's kWalkThreads; thread 0 has it.
+__device__ inline double add_block(double sum) {
+  constexpr int warps = kWalkThreads / 32;
+  __shared__ double of_warps[warps];
+  sum = add_lanes(sum, 32);
+  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x < 32) sum = add_lanes(threadIdx.x < warps ? of_warps[threadIdx.x] : 0.0, 32);
+  __syncthreads();  // of_warps may be written again
+  return sum;
+}
+
+// What the blocks of a launch have in common; the counter is 0 before it.
+template <class W>
+struct MeanError {
+  W* loss;
+  double* errors;  // (blocks)
+  unsigned* counter;
+  int64_t numel;
+
+  // `error`: the thread's. Which block is last changes nothing in the order of the sum.
+  __device__ void finish(double error) const {
+    __shared__ bool is_last;
+    error = add_block(error);
+    if (threadIdx.x == 0) {
+      errors[blockIdx.x] = error;
+      __threadfence();
+      is_last = atomicAdd(counter, 1) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    double sum = 0;
+    for (unsigned i = threadIdx.x; i < gridDim.x; i += kWalkThreads) sum += __ldcg(errors + i);
+    sum = add_block(sum);
+    if (threadIdx.x == 0) *loss = static_cast<W>(sum / static_cast<double>(numel));
+  }
+};
+
+// Σ (out - x)² of one copy: a few elements in W, everything beyond in double.
+template <class D, int V>
+__device__ double squared_error(const Vector<D, V>& out, const Vector<D, V>& x) {
+  Wide<D> error = 0;
+  for (int i = 0; i < V; ++i) {
+    const Wide<D> difference = widen(out[i]) - widen(x[i]);
+    error += difference * difference;
+  }
+  return error;
+}
+
+}  // namespace sspcab::cuda
