@@ -61,7 +61,7 @@ PEAKS = {
     "h100": {"f16": 610, "bf16": 610, "tf32": 305, "f64": 67, "fp32": 67, "dram": 3.35},
 }
 
-# As in csrc/cuda/convolution, sm80/arithmetic.cuh and convolution.h: name, bytes of a wide value, tiles by config.
+# As in csrc/cuda/convolution/convolution.h: name, bytes of a wide value, tiles by config.
 _HALF = (4, ((128, 128), (128, 64), (64, 64)))
 _FLOAT = (4, ((128, 64), (64, 64), (64, 32)))
 ARITHMETICS = {

@@ -36,7 +36,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_compile_seconds(tmp_path: Path) -> None:
     log = tmp_path / ".ninja_log"
-    log.write_text("# ninja log v6\n10\t1510\t1\tbuild/csrc/cuda/passes/gate.o\t5\n20\t520\t1\tbuild/csrc/cpu/pack.o\t6\n")
+    lines = (
+        "# ninja log v6",
+        "10\t1510\t1\tbuild/csrc/cuda/passes/gate.o\t5",
+        "20\t520\t1\tbuild/csrc/cpu/pack.o\t6",
+    )
+    log.write_text("".join(f"{line}\n" for line in lines))
     assert build.compile_seconds(log) == {"cuda/passes/gate": 1.5, "cpu/pack": 0.5}
 
 

@@ -1,4 +1,4 @@
-"""The planner's constants (csrc/cuda/convolution/plan.cpp), fitted to measured times of its tiles."""
+"""The constants of csrc/cuda/convolution/plan.cpp, fitted to measured times of its tiles."""
 
 from __future__ import annotations
 

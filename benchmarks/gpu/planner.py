@@ -1,4 +1,4 @@
-"""The planner of csrc/cuda/convolution/plan.cpp, restated, so that other constants can be tried out.
+"""csrc/cuda/convolution/plan.cpp, restated, so that other constants can be tried out.
 
 It takes the tiles and the splits of the sum for which turns · (steps + overhead) · m · n / rate is
 least: turns of all processors, steps of a block's part of the sum, elements of its tile. A test
