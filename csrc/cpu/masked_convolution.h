@@ -9,7 +9,9 @@
 
 #include "checks.h"
 #include "cpu/buffer.h"
+#include "cpu/choice.h"
 #include "cpu/kernels.h"
+#include "cpu/window_convolution.h"
 #include "cpu/winograd.h"
 #include "cpu/workers.h"
 
@@ -53,13 +55,19 @@ struct Bands {
   }
 };
 
-// The values of `config`: how the convolution and the gradient of its input are computed.
-constexpr int64_t kAutomatic = -1, kDirect = 0, kWinograd = 1;
+constexpr int64_t kAutomatic = -1;  // or a Way
 
 inline void check_config(int64_t config) {
-  check(config >= kAutomatic && config <= kWinograd,
-        "config must be -1 (automatic), 0 (direct) or 1 (Winograd); got ", config);
+  check(config >= kAutomatic && config <= static_cast<int64_t>(Way::windows),
+        "config must be -1 (automatic), 0 (direct), 1 (Winograd) or 2 (windows); got ", config);
 }
+
+// Sub-kernels as a convolution wants them.
+template <class T>
+struct Filters {
+  std::array<const T*, 4> weights;
+  Buffer<T> panels;  // none for products of windows
+};
 
 template <class D>
 class MaskedConvolution {
@@ -71,13 +79,15 @@ class MaskedConvolution {
         sub_kernels_(sub_kernels),
         tiles_(divide_up(sample.channels, k_.tile)),
         winograd_(sample, sub_kernels),
-        uses_winograd_(config == kAutomatic ? winograd_.pays(samples) : config == kWinograd),
+        way_(config == kAutomatic ? choose_way(sample, sub_kernels, samples, k_.tile / 2)
+                                  : static_cast<Way>(config)),
         workers_(static_cast<double>(samples) * sample.numel() * sample.channels *
-                 sub_kernels.taps()) {
+                 sub_kernels.taps()),
+        windows_(sample, sub_kernels, workers_) {
     // Reading channels_last memory where it lies beats packing, unless the pixels' distance, a
     // multiple of 4096 bytes, sends them all to the same few places of the first-level cache.
-    reads_in_place_ =
-        std::is_same_v<D, T> && sample.channels_last && sample.channels * sizeof(T) % 4096 != 0;
+    reads_in_place_ = std::is_same_v<D, T> && sample.channels_last &&
+                      (way_ == Way::windows || sample.channels * sizeof(T) % 4096 != 0);
     std::set<int64_t> rows{sample.height}, columns{sample.width};
     for (int64_t corner : {0, 3}) {  // top-left and bottom-right have every offset
       for (int64_t i = 0; i < sub_kernels.kernel_dim; ++i) {
@@ -91,12 +101,16 @@ class MaskedConvolution {
 
   const Workers& workers() const { return workers_; }
   bool reads_in_place() const { return reads_in_place_; }
+  // If this is how the convolution is computed.
+  const WindowConvolution<D>* windows() const {
+    return way_ == Way::windows ? &windows_ : nullptr;
+  }
 
   // Bands for `samples` samples.
   Bands bands(int64_t samples) const {
     const int64_t row_bytes = sample_.width * sample_.blocks() * kBlock * sizeof(T);
     const int64_t reach = sub_kernels_.reach();
-    const int64_t enough = uses_winograd_ ? 2 * winograd_.rows_of_chunk() : reach;
+    const int64_t enough = winograds() ? 2 * winograd_.rows_of_chunk() : reach;
     return Bands::choose(
         sample_, samples, workers_.count(),
         reads_in_place_ ? sample_.height : std::max(kBandBytes / row_bytes - 2 * reach, enough));
@@ -106,27 +120,21 @@ class MaskedConvolution {
   Blocked<T> whole(T* memory) const { return {memory, {0, sample_.height}, sample_.width}; }
   int64_t whole_size() const { return sample_.pixels() * sample_.blocks() * kBlock; }
 
-  Buffer<T> pack_panels(const std::array<const T*, 4>& weights, bool mirrored) const {
-    const int64_t depth = sample_.channels * sub_kernels_.taps_per_corner();
-    const int64_t direct_size = k_.tile * depth * 4;
-    const int64_t size = uses_winograd_ ? k_.tile * depth * kComponents : direct_size;
-    const Workers workers(static_cast<double>(depth) * 4 * sample_.channels);
-    const Buffer<T> direct(uses_winograd_ ? workers.count() * direct_size : 0);
-    Buffer<T> panels(tiles_ * size);
-    workers.run(tiles_, [&](int64_t tile, int64_t worker) {
-      T* const panel = panels.get() + tile * size;
-      T* const packed = uses_winograd_ ? direct.get() + worker * direct_size : panel;
-      k_.pack_panel(weights.data(), sub_kernels_, sample_.channels, mirrored, tile, packed);
-      if (uses_winograd_) {
-        k_.transform_panel(packed, sub_kernels_, sample_.channels, mirrored, tile, panel);
-      }
-    });
-    return panels;
+  // The weights must outlive the result.
+  Filters<T> prepare(const std::array<const T*, 4>& weights, bool mirrored) const {
+    return {weights, way_ == Way::windows ? Buffer<T>() : pack_panels(weights, mirrored)};
   }
 
   // y of `samples` samples from x; sums[sample][band][c] += Σ y.
-  void forward(const D* x, int64_t samples, const Bands& bands, const T* panels, const T* bias,
-               bool relu, D* y, double* sums) const {
+  void forward(const D* x, int64_t samples, const Bands& bands, const Filters<T>& filters,
+               const T* bias, bool relu, D* y, double* sums) const {
+    if (way_ == Way::windows) {
+      const Buffer<T> blocked(reads_in_place_ ? 0 : samples * whole_size());
+      if (!reads_in_place_) pack(x, samples, blocked.get());
+      windows_.forward([&](int64_t n) { return view(x, blocked.get(), n); }, samples,
+                       filters.weights, bias, relu, y, sums, bands.per_sample * sample_.channels);
+      return;
+    }
     int64_t blocked_rows = 0;
     for (int64_t b = 0; b < bands.per_sample && !reads_in_place_; ++b) {
       blocked_rows = std::max(blocked_rows, rows_read(rows_of(bands, b)).count());
@@ -144,19 +152,25 @@ class MaskedConvolution {
         conv.input = View<T>::of(blocked);
       }
       conv.sign = 1;
-      conv.panels = panels;
+      conv.panels = filters.panels.get();
       k_.convolve(conv, bias, relu, y + n * sample_.numel(),
                   sums ? sums + (n * bands.per_sample + b) * sample_.channels : nullptr);
     });
   }
 
+  // Sample n of x in place or, where that can't be read, of the blocked images.
+  View<T> view(const D* x, T* blocked_x, int64_t n) const {
+    return reads_in_place_ ? in_place(x + n * sample_.numel())
+                           : View<T>::of(whole(blocked_x + n * whole_size()));
+  }
+
   // grad_x of `samples` samples from their blocked grad_a.
-  void input_gradient(T* grad_a, int64_t samples, const T* mirrored_panels,
+  void input_gradient(T* grad_a, int64_t samples, const Filters<T>& mirrored,
                       OutputGradient<D> gradient, D* grad_x) const {
     for_each_share(samples, bands(samples), [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
       conv.input = View<T>::of(whole(grad_a + n * whole_size()));
       conv.sign = -1;
-      conv.panels = mirrored_panels;
+      conv.panels = mirrored.panels.get();
       k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
                                  grad_x + n * sample_.numel());
     });
@@ -182,13 +196,10 @@ class MaskedConvolution {
         const int64_t split = item / pairs, pair = item % pairs;
         const Rows rows = Bands{s.height, splits_}.rows(split);
         for (int64_t n = 0; n < samples; ++n) {
-          const int64_t offset = n * conv_.whole_size();
-          conv_.k_.weight_gradient(s, rows, conv_.sub_kernels_,
-                                   conv_.reads_in_place_
-                                       ? conv_.in_place(x + n * s.numel())
-                                       : View<T>::of(conv_.whole(blocked_x + offset)),
-                                   View<T>::of(conv_.whole(grad_a + offset)), pair % s.blocks(),
-                                   pair / s.blocks(), corners_, sums_.get() + item * pair_size_);
+          conv_.k_.weight_gradient(s, rows, conv_.sub_kernels_, conv_.view(x, blocked_x, n),
+                                   View<T>::of(conv_.whole(grad_a + n * conv_.whole_size())),
+                                   pair % s.blocks(), pair / s.blocks(), corners_,
+                                   sums_.get() + item * pair_size_);
         }
       });
     }
@@ -215,11 +226,40 @@ class MaskedConvolution {
   };
 
  private:
+  bool winograds() const { return way_ == Way::winograd; }
+
+  Buffer<T> pack_panels(const std::array<const T*, 4>& weights, bool mirrored) const {
+    const int64_t depth = sample_.channels * sub_kernels_.taps_per_corner();
+    const int64_t direct_size = k_.tile * depth * 4;
+    const int64_t size = winograds() ? k_.tile * depth * kComponents : direct_size;
+    const Workers workers(static_cast<double>(depth) * 4 * sample_.channels);
+    const Buffer<T> direct(winograds() ? workers.count() * direct_size : 0);
+    Buffer<T> panels(tiles_ * size);
+    workers.run(tiles_, [&](int64_t tile, int64_t worker) {
+      T* const panel = panels.get() + tile * size;
+      T* const packed = winograds() ? direct.get() + worker * direct_size : panel;
+      k_.pack_panel(weights.data(), sub_kernels_, sample_.channels, mirrored, tile, packed);
+      if (winograds()) {
+        k_.transform_panel(packed, sub_kernels_, sample_.channels, mirrored, tile, panel);
+      }
+    });
+    return panels;
+  }
+
   // Where a tap, or its mirror image, comes into or leaves an image of the given size.
   static void add_borders(int64_t offset, int64_t size, std::set<int64_t>& borders) {
     for (int64_t border : {-offset, offset, size - offset, size + offset}) {
       if (border > 0 && border < size) borders.insert(border);
     }
+  }
+
+  void pack(const D* x, int64_t samples, T* blocked) const {
+    const Bands split = Bands::choose(sample_, samples, workers_.count(), sample_.height);
+    workers_.run(samples * split.per_sample, [&](int64_t item, int64_t) {
+      const int64_t n = item / split.per_sample;
+      k_.pack(x + n * sample_.numel(), sample_, split.rows(item % split.per_sample),
+              whole(blocked + n * whole_size()));
+    });
   }
 
   View<T> in_place(const D* image) const {
@@ -232,11 +272,11 @@ class MaskedConvolution {
 
   // With Winograd a band has pairs of rows.
   Rows rows_of(const Bands& bands, int64_t band) const {
-    return uses_winograd_ ? Bands{winograd_.rows().count(), bands.per_sample}.rows(band)
+    return winograds() ? Bands{winograd_.rows().count(), bands.per_sample}.rows(band)
                           : bands.rows(band);
   }
   Rows rows_read(Rows rows) const {
-    if (uses_winograd_ && rows.count() > 0) {
+    if (winograds() && rows.count() > 0) {
       rows = {
           winograd_.rows().first(rows.first),
           std::min(winograd_.rows().first(rows.last - 1) + winograd_.apart() + 1, sample_.height)};
@@ -251,7 +291,7 @@ class MaskedConvolution {
     const int64_t all_bands = samples * bands.per_sample;
     const int64_t parts = std::min(tiles_, divide_up(workers_.count(), all_bands));
     const int64_t scratch_size =
-        uses_winograd_ ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
+        winograds() ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
     const Buffer<T> scratch(workers_.count() * scratch_size);
     const Buffer<Tap> taps(workers_.count() * sub_kernels_.taps());
     workers_.run(all_bands * parts, [&](int64_t item, int64_t worker) {
@@ -261,7 +301,7 @@ class MaskedConvolution {
       conv.sample = sample_;
       conv.rows = rows_of(bands, b);
       conv.sub_kernels = sub_kernels_;
-      conv.winograd = uses_winograd_;
+      conv.way = way_;
       conv.row_borders = row_borders_.data();
       conv.column_borders = column_borders_.data();
       conv.first_tile = tiles_ * part / parts;
@@ -277,8 +317,9 @@ class MaskedConvolution {
   SubKernels sub_kernels_;
   int64_t tiles_;
   Winograd winograd_;
-  bool uses_winograd_;
+  Way way_;
   Workers workers_;
+  WindowConvolution<D> windows_;
   bool reads_in_place_;
   std::vector<int64_t> row_borders_, column_borders_;
 };

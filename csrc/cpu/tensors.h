@@ -105,6 +105,7 @@ class ParameterGradient {
             empty(parameter, needed ? shape : std::vector<int64_t>{0}, parameter.scalar_type())),
         needed_(needed) {
     if (!needed) return;
+    prefer_huge_pages(tensor_.mutable_data_ptr(), tensor_.numel() * tensor_.element_size());
     if (tensor_.scalar_type() == ScalarTypeOf<T>::value) {
       data_ = mutable_data<T>(tensor_);
     } else {
@@ -117,6 +118,7 @@ class ParameterGradient {
 
   bool needed() const { return needed_; }
   T* get() const { return data_; }
+  int64_t numel() const { return tensor_.numel(); }
 
   Tensor finish() const {
     if (wide_.get()) {

@@ -1,0 +1,45 @@
+// Which way the convolution and the gradient of its input are computed: the cheapest one by a model
+// of what each takes, in products of one input and one output channel for all samples.
+#pragma once
+
+#include "cpu/kernels.h"
+#include "cpu/windows.h"
+#include "cpu/winograd.h"
+
+namespace sspcab::cpu {
+
+// Measured with AVX2 and AVX-512 alike. For each tap of a sub-kernel: packing and reading its
+// panel, and five more of Winograd's. For each tap of a pixel and channel: transforming the image,
+// and gathering the windows and scattering what comes of them.
+constexpr double kPanelCost = 100, kFilterCost = 256;
+constexpr double kImageCost = 9, kWindowCost = 75;
+
+// Taps of one axis that lie inside the image.
+inline int64_t taps_inside(int64_t size, SubKernels sub_kernels) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < sub_kernels.kernel_dim && sub_kernels.dilation + 1 + i < size; ++i) {
+    count += 2 * (size - (sub_kernels.dilation + 1 + i));
+  }
+  return count;
+}
+
+// `lanes`: of a vector.
+inline Way choose_way(const Sample& s, SubKernels sub_kernels, int64_t samples, int64_t lanes) {
+  if (sub_kernels.dilation >= std::min(s.height, s.width)) return Way::windows;  // empty ones
+  const Winograd winograd(s, sub_kernels);
+  const double n = static_cast<double>(samples);
+  const double per_corner = sub_kernels.taps_per_corner();
+  const double inside =
+      n * taps_inside(s.height, sub_kernels) * taps_inside(s.width, sub_kernels);
+  const double pixels = n * Windows(s, sub_kernels).pixels();
+
+  const double direct = inside + kPanelCost * 4 * per_corner;
+  const double filtered =
+      n * kComponents * per_corner * winograd.rows().count() * winograd.columns().count() +
+      kImageCost * inside / s.channels + (kPanelCost * 4 + kFilterCost) * per_corner;
+  const double windows = 4 * per_corner * (pixels + lanes / 2 + kWindowCost * pixels / s.channels);
+  if (windows < std::min(direct, filtered)) return Way::windows;
+  return filtered < direct ? Way::winograd : Way::direct;
+}
+
+}  // namespace sspcab::cpu
