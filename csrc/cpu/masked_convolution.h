@@ -24,6 +24,11 @@ constexpr int64_t kGroupOfSamplesBytes = 8 << 20;
 constexpr int64_t kBandBytes = 1 << 20;
 constexpr int64_t kPixelsPerBand = 64;
 constexpr int64_t kItemsPerWorker = 2;
+// How much waiting is worth a second look at the input, where items are few.
+constexpr double kIdle = 0.08;
+constexpr int64_t kManyItems = 8;
+// How many times a band's rows are packed before packing the whole image once is better.
+constexpr double kOverlap = 1.5;
 
 // body(first sample, count) for every group of a batch that is not empty.
 template <class D, class Body>
@@ -128,27 +133,32 @@ class MaskedConvolution {
   // y of `samples` samples from x; sums[sample][band][c] += Σ y.
   void forward(const D* x, int64_t samples, const Bands& bands, const Filters<T>& filters,
                const T* bias, bool relu, D* y, double* sums) const {
+    const int64_t parts = parts_of(samples, bands);
+    int64_t most_rows = 0, all_rows = 0;
+    for (int64_t b = 0; b < bands.per_sample && !reads_in_place_; ++b) {
+      const int64_t count = rows_read(rows_of(bands, b)).count();
+      most_rows = std::max(most_rows, count);
+      all_rows += count * parts;
+    }
+    const bool packs_all = !reads_in_place_ && (way_ == Way::windows ||
+                                                all_rows > kOverlap * sample_.height);
+    const Buffer<T> all(packs_all ? samples * whole_size() : 0);
+    if (packs_all) pack(x, samples, all.get());
     if (way_ == Way::windows) {
-      const Buffer<T> blocked(reads_in_place_ ? 0 : samples * whole_size());
-      if (!reads_in_place_) pack(x, samples, blocked.get());
-      windows_.forward([&](int64_t n) { return view(x, blocked.get(), n); }, samples,
-                       filters.weights, bias, relu, y, sums, bands.per_sample * sample_.channels);
+      windows_.forward([&](int64_t n) { return view(x, all.get(), n); }, samples, filters.weights,
+                       bias, relu, y, sums, bands.per_sample * sample_.channels);
       return;
     }
-    int64_t blocked_rows = 0;
-    for (int64_t b = 0; b < bands.per_sample && !reads_in_place_; ++b) {
-      blocked_rows = std::max(blocked_rows, rows_read(rows_of(bands, b)).count());
-    }
-    const int64_t blocked_size = blocked_rows * sample_.width * sample_.blocks() * kBlock;
-    const Buffer<T> memory(workers_.count() * blocked_size);
-    for_each_share(samples, bands, [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
-      const D* image = x + n * sample_.numel();
-      if (reads_in_place_) {
-        conv.input = in_place(image);
+    const int64_t band_size = packs_all ? 0 : most_rows * sample_.width * sample_.blocks() * kBlock;
+    const Buffer<T> memory(workers_.count() * band_size);
+    for_each_share(samples, bands, parts,
+                   [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
+      if (reads_in_place_ || packs_all) {
+        conv.input = view(x, all.get(), n);
       } else {
-        const Blocked<T> blocked{memory.get() + worker * blocked_size, rows_read(conv.rows),
+        const Blocked<T> blocked{memory.get() + worker * band_size, rows_read(conv.rows),
                                  sample_.width};
-        k_.pack(image, sample_, blocked.rows, blocked);
+        k_.pack(x + n * sample_.numel(), sample_, blocked.rows, blocked);
         conv.input = View<T>::of(blocked);
       }
       conv.sign = 1;
@@ -167,7 +177,9 @@ class MaskedConvolution {
   // grad_x of `samples` samples from their blocked grad_a.
   void input_gradient(T* grad_a, int64_t samples, const Filters<T>& mirrored,
                       OutputGradient<D> gradient, D* grad_x) const {
-    for_each_share(samples, bands(samples), [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
+    const Bands bands = this->bands(samples);
+    for_each_share(samples, bands, parts_of(samples, bands),
+                   [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
       conv.input = View<T>::of(whole(grad_a + n * whole_size()));
       conv.sign = -1;
       conv.panels = mirrored.panels.get();
@@ -284,12 +296,33 @@ class MaskedConvolution {
     return rows.widened(sample_.height, sub_kernels_.reach());
   }
 
-  // body(sample, band, convolution of the band and some of the tiles, worker). Tiles are only
-  // divided where there are fewer bands than workers.
-  template <class Body>
-  void for_each_share(int64_t samples, const Bands& bands, const Body& body) const {
+  // The share of time that workers spend waiting for the last one, if each band's tiles are divided.
+  double idle(int64_t samples, const Bands& bands, int64_t parts) const {
+    std::vector<double> busy(workers_.count());
+    double work = 0;
+    for (int64_t item = 0; item < samples * bands.per_sample * parts; ++item) {
+      const double rows = rows_of(bands, item / parts % bands.per_sample).count();
+      *std::min_element(busy.begin(), busy.end()) += rows;
+      work += rows;
+    }
+    return 1 - work / (busy.size() * *std::max_element(busy.begin(), busy.end()));
+  }
+
+  // In how many parts the tiles of a band are divided: only where workers would wait otherwise, as
+  // all parts need the whole input.
+  int64_t parts_of(int64_t samples, const Bands& bands) const {
     const int64_t all_bands = samples * bands.per_sample;
-    const int64_t parts = std::min(tiles_, divide_up(workers_.count(), all_bands));
+    int64_t parts = std::min(tiles_, divide_up(workers_.count(), all_bands));
+    if (all_bands < kManyItems * workers_.count()) {
+      while (parts < tiles_ && idle(samples, bands, parts) > kIdle) ++parts;
+    }
+    return parts;
+  }
+
+  // body(sample, band, convolution of the band and some of the tiles, worker)
+  template <class Body>
+  void for_each_share(int64_t samples, const Bands& bands, int64_t parts, const Body& body) const {
+    const int64_t all_bands = samples * bands.per_sample;
     const int64_t scratch_size =
         winograds() ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
     const Buffer<T> scratch(workers_.count() * scratch_size);
