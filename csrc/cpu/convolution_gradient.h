@@ -27,7 +27,7 @@ class ConvolutionGradient {
     bias_ = zeros<double>(s_.channels);
     grad_x_ = needs_x_ ? empty_image(x) : empty(x, {0}, x.scalar_type());
     if (needs_weights_ && !conv.windows()) weight_gradient_.emplace(conv, corners_);
-    if (needs_x_) mirrored_ = conv.prepare(weights_.pointers(), /*mirrored=*/true);
+    if (needs_x_) mirrored_ = conv.prepare(weights_.view(), /*mirrored=*/true);
   }
 
   bool needs_any() const { return needs_x_ || needs_weights_ || grad_bias_[0].needed(); }

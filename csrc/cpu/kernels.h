@@ -127,6 +127,14 @@ constexpr int64_t component_of(int64_t corner, bool mirrored) {
   return ((corner ^ flip) & 1) * 6 + ((corner ^ flip) >> 1) * 2;
 }
 
+// The four sub-kernels where they lie, channels apart or channels_last: the weight of output o, input
+// c and tap t of a corner is at o · C · k'² + c · channel_stride + t · tap_stride.
+template <class T>
+struct Weights {
+  const T* corner[4];
+  int64_t channel_stride, tap_stride;
+};
+
 // How the convolution and the gradient of its input are computed; the values of `config`.
 enum class Way { direct, winograd, windows };
 
@@ -144,11 +152,12 @@ struct Product {
   bool starts = true;  // replaces C rather than adds to it
 };
 
-// Of the windows (windows.h), for the tiles of a convolution and one sample.
+// Of the windows (windows.h), for the tiles of a convolution and one sample; rows of the first tile
+// come first. Forward there is one tap.
 template <class T>
 struct WindowProducts {
   const T* data;
-  int64_t corner_stride, row_stride;
+  int64_t corner_stride, tap_stride, channel_stride;
 };
 
 template <class D>
@@ -189,8 +198,8 @@ struct Kernels {
   // Rows of an image into a blocked image.
   void (*pack)(const D* image, const Sample&, Rows, const Blocked<T>&);
   // Panel of one tile. Forward: inputs are input channels. Mirrored: inputs are output channels.
-  void (*pack_panel)(const T* const weights[4], SubKernels, int64_t channels, bool mirrored,
-                     int64_t tile, T* panel);
+  void (*pack_panel)(const Weights<T>&, SubKernels, int64_t channels, bool mirrored, int64_t tile,
+                     T* panel);
   // Its Winograd components.
   void (*transform_panel)(const T* panel, SubKernels, int64_t channels, bool mirrored, int64_t tile,
                           T* result);

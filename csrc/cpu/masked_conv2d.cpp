@@ -13,7 +13,7 @@ void forward(const Tensor& x, const std::vector<Tensor>& weights, const std::vec
   const int64_t samples = x.size(0);
   const MaskedConvolution<D> conv(s, {weights[0].size(3), dilation}, samples, config);
   const SubKernelWeights<T> sub_kernels(weights);
-  const Filters<T> filters = conv.prepare(sub_kernels.pointers(), /*mirrored=*/false);
+  const Filters<T> filters = conv.prepare(sub_kernels.view(), /*mirrored=*/false);
   const Buffer<T> bias = zeros<T>(s.channels);
   for (const Tensor& b : biases) {
     kernels<D>().add_scaled(Parameter<T>(b).get(), 1, s.channels, bias.get());

@@ -2,7 +2,6 @@
 // isa/convolution_direct.h, isa/convolution_winograd.h and isa/weight_gradient.h.
 #pragma once
 
-#include <array>
 #include <set>
 #include <type_traits>
 #include <vector>
@@ -70,7 +69,7 @@ inline void check_config(int64_t config) {
 // Sub-kernels as a convolution wants them.
 template <class T>
 struct Filters {
-  std::array<const T*, 4> weights;
+  Weights<T> weights;
   Buffer<T> panels;  // none for products of windows
 };
 
@@ -126,7 +125,7 @@ class MaskedConvolution {
   int64_t whole_size() const { return sample_.pixels() * sample_.blocks() * kBlock; }
 
   // The weights must outlive the result.
-  Filters<T> prepare(const std::array<const T*, 4>& weights, bool mirrored) const {
+  Filters<T> prepare(const Weights<T>& weights, bool mirrored) const {
     return {weights, way_ == Way::windows ? Buffer<T>() : pack_panels(weights, mirrored)};
   }
 
@@ -240,7 +239,7 @@ class MaskedConvolution {
  private:
   bool winograds() const { return way_ == Way::winograd; }
 
-  Buffer<T> pack_panels(const std::array<const T*, 4>& weights, bool mirrored) const {
+  Buffer<T> pack_panels(const Weights<T>& weights, bool mirrored) const {
     const int64_t depth = sample_.channels * sub_kernels_.taps_per_corner();
     const int64_t direct_size = k_.tile * depth * 4;
     const int64_t size = winograds() ? k_.tile * depth * kComponents : direct_size;
@@ -250,7 +249,7 @@ class MaskedConvolution {
     workers.run(tiles_, [&](int64_t tile, int64_t worker) {
       T* const panel = panels.get() + tile * size;
       T* const packed = winograds() ? direct.get() + worker * direct_size : panel;
-      k_.pack_panel(weights.data(), sub_kernels_, sample_.channels, mirrored, tile, packed);
+      k_.pack_panel(weights, sub_kernels_, sample_.channels, mirrored, tile, packed);
       if (winograds()) {
         k_.transform_panel(packed, sub_kernels_, sample_.channels, mirrored, tile, panel);
       }

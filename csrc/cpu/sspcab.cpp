@@ -39,7 +39,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
   const int64_t samples = x.size(0), channels = s.channels, hidden = block.fc1_weight.size(0);
   const MaskedConvolution<D> conv(s, block.sub_kernels(), samples, block.config);
   const SubKernelWeights<T> weights(block.weights);
-  const Filters<T> filters = conv.prepare(weights.pointers(), /*mirrored=*/false);
+  const Filters<T> filters = conv.prepare(weights.view(), /*mirrored=*/false);
   const Buffer<T> bias = zeros<T>(channels);
   for (const Tensor& b : block.biases) k.add_scaled(Parameter<T>(b).get(), 1, channels, bias.get());
   const Excitation<D> excitation(block.fc1_weight, block.fc2_weight);

@@ -2,8 +2,6 @@
 // threads by rows of the results. Arithmetic is in isa/windows.h and isa/matrix_product.h.
 #pragma once
 
-#include <array>
-
 #include "cpu/buffer.h"
 #include "cpu/kernels.h"
 #include "cpu/windows.h"
@@ -15,7 +13,6 @@ template <class D>
 class WindowConvolution {
  public:
   using T = Compute<D>;
-  using Weights = std::array<const T*, 4>;
 
   WindowConvolution(const Sample& sample, SubKernels sub_kernels, const Workers& workers)
       : sample_(sample),
@@ -29,7 +26,7 @@ class WindowConvolution {
 
   // y of the samples whose images image(n) gives; sums[sample · sums_stride + c] += Σ y.
   template <class Image>
-  void forward(const Image& image, int64_t samples, const Weights& weights, const T* bias,
+  void forward(const Image& image, int64_t samples, const Weights<T>& weights, const T* bias,
                bool relu, D* y, double* sums, int64_t sums_stride) const {
     const int64_t stride = Windows::stride(samples * windows_.pixels());
     const Buffer<T> inputs(4 * depth_ * stride);
@@ -38,24 +35,32 @@ class WindowConvolution {
         for (int64_t tap = 0; tap < taps_; ++tap) {
           k_.gather_rows(image(n), sample_, windows_, row_of(corner, tap), column_of(corner, tap),
                          block,
-                         inputs.get() + (corner * depth_ + block * kBlock * taps_ + tap) * stride +
-                             n * windows_.pixels(),
-                         taps_ * stride);
+                         inputs.get() + n * windows_.pixels() +
+                             (corner * depth_ + block * kBlock * weights.channel_stride +
+                              tap * weights.tap_stride) *
+                                 stride,
+                         weights.channel_stride * stride);
         }
       }
     });
     Product<T> product{};
     product.a_row = depth_;
     product.a_step = 1;
-    product.b_step = stride;
+    product.b_step = product.c_row = stride;
     product.columns = samples * windows_.pixels();
     product.length = depth_;
-    for_each_part(kRows, 1, stride, [&](Convolution<D>& conv, int64_t first, int64_t rows, T* products) {
-      product_of_corners(product, conv, rows, products, [&](Product<T>& p, int64_t corner) {
-        p.a = weights[corner] + first * depth_;
-        p.b = inputs.get() + corner * depth_ * stride;
-      });
+    for_each_part(kRows, 1, stride,
+                  [&](Convolution<D>& conv, int64_t first, int64_t channels, T* products) {
       conv.sign = 1;
+      conv.products.channel_stride = stride;
+      for (int64_t corner = 0; corner < 4; ++corner) {
+        Product<T> p = product;
+        p.rows = channels;
+        p.a = weights.corner[corner] + first * depth_;
+        p.b = inputs.get() + corner * depth_ * stride;
+        p.c = products + corner * conv.products.corner_stride;
+        k_.multiply(p);
+      }
       for (int64_t n = 0; n < samples; ++n) {
         conv.products.data = products + n * windows_.pixels();
         k_.convolve(conv, bias, relu, y + n * sample_.numel(),
@@ -81,22 +86,32 @@ class WindowConvolution {
     return gradients;
   }
 
-  void input_gradient(const T* gradients, int64_t samples, const Weights& weights,
+  void input_gradient(const T* gradients, int64_t samples, const Weights<T>& weights,
                       const OutputGradient<D>& gradient, D* grad_x) const {
     const int64_t stride = Windows::stride(samples * windows_.pixels());
     Product<T> product{};
     product.a_row = 1;
     product.a_step = depth_;
-    product.b_step = stride;
+    product.b_step = product.c_row = stride;
     product.columns = samples * windows_.pixels();
     product.length = sample_.channels;
+    // Weights that lie side by side are rows of one product: all taps of a channel, or one.
+    const int64_t together = weights.channel_stride;
     for_each_part(kRowsTransposed, taps_, stride,
-                  [&](Convolution<D>& conv, int64_t first, int64_t rows, T* products) {
-      product_of_corners(product, conv, rows, products, [&](Product<T>& p, int64_t corner) {
-        p.a = weights[corner] + first * taps_;
-        p.b = gradients + corner * sample_.channels * stride;
-      });
+                  [&](Convolution<D>& conv, int64_t first, int64_t channels, T* products) {
       conv.sign = -1;
+      conv.products.channel_stride = together * stride;
+      conv.products.tap_stride = together == 1 ? channels * stride : stride;
+      for (int64_t corner = 0; corner < 4; ++corner) {
+        for (int64_t tap = 0; tap < taps_; tap += together) {
+          Product<T> p = product;
+          p.rows = channels * together;
+          p.a = weights.corner[corner] + first * together + tap * weights.tap_stride;
+          p.b = gradients + corner * sample_.channels * stride;
+          p.c = products + corner * conv.products.corner_stride + tap * conv.products.tap_stride;
+          k_.multiply(p);
+        }
+      }
       for (int64_t n = 0; n < samples; ++n) {
         conv.products.data = products + n * windows_.pixels();
         k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
@@ -175,7 +190,7 @@ class WindowConvolution {
     return std::min(tiles() * part / parts * k_.tile, sample_.channels);
   }
 
-  // body(convolution of some of the tiles, first channel, rows of their products, products).
+  // body(convolution of some of the tiles, their first channel, how many, room for their products).
   template <class Body>
   void for_each_part(int64_t most_rows, int64_t rows_of_channel, int64_t stride,
                      const Body& body) const {
@@ -192,25 +207,11 @@ class WindowConvolution {
       conv.first_tile = tiles() * part / parts;
       conv.last_tile = tiles() * (part + 1) / parts;
       conv.products.corner_stride = rows * stride;
-      conv.products.row_stride = stride;
       conv.scratch = scratch.get() + worker * scratch_size;
       const int64_t first = first_channel(part, parts);
-      body(conv, first, (first_channel(part + 1, parts) - first) * rows_of_channel,
+      body(conv, first, first_channel(part + 1, parts) - first,
            products.get() + worker * 4 * rows * stride);
     });
-  }
-
-  template <class Operands>
-  void product_of_corners(const Product<T>& all, const Convolution<D>& conv, int64_t rows,
-                          T* products, const Operands& operands) const {
-    for (int64_t corner = 0; corner < 4; ++corner) {
-      Product<T> p = all;
-      p.rows = rows;
-      p.c = products + corner * conv.products.corner_stride;
-      p.c_row = conv.products.row_stride;
-      operands(p, corner);
-      k_.multiply(p);
-    }
   }
 
   const Kernels<D>& k_ = kernels<D>();

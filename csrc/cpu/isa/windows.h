@@ -95,7 +95,6 @@ void add_products_of(const Convolution<D>& conv, int64_t tile, const Compute<D>*
   const int64_t kernel_dim = conv.sub_kernels.kernel_dim;
   const int64_t taps = conv.sign > 0 ? 1 : conv.sub_kernels.taps_per_corner();
   const int64_t first_channel = tile * 2 * lanes, channels = s.channels - first_channel;
-  const int64_t row_stride = conv.products.row_stride;
   memset(conv.scratch, 0, s.pixels() * width * sizeof(T));
   for (int64_t corner = 0; corner < 4; ++corner) {
     for (int64_t tap = 0; tap < taps; ++tap) {
@@ -106,9 +105,10 @@ void add_products_of(const Convolution<D>& conv, int64_t tile, const Compute<D>*
       }
       const T* const products =
           conv.products.data + corner * conv.products.corner_stride +
-          ((tile - conv.first_tile) * 2 * lanes * taps + tap) * row_stride;
-      scatter_rows<T, Vectors>(products, taps * row_stride, s, windows, row, column, channels,
-                               conv.scratch);
+          tap * conv.products.tap_stride +
+          (tile - conv.first_tile) * 2 * lanes * conv.products.channel_stride;
+      scatter_rows<T, Vectors>(products, conv.products.channel_stride, s, windows, row, column,
+                               channels, conv.scratch);
     }
   }
   const Pixels pixels{0, 1, s.pixels(), width};
