@@ -8,11 +8,13 @@
 
 namespace sspcab::cpu {
 
-// Measured with AVX2 and AVX-512 alike. For each tap of a sub-kernel: packing and reading its
-// panel, and five more of Winograd's. For each tap of a pixel and channel: transforming the image,
-// and gathering the windows and scattering what comes of them.
-constexpr double kPanelCost = 100, kFilterCost = 256;
-constexpr double kImageCost = 9, kWindowCost = 75;
+// Measured, with AVX2 and AVX-512 alike. For each tap of a sub-kernel: packing and reading its panel,
+// and five more of Winograd's. For each tap of a pixel and channel: transforming the image; and
+// gathering the windows and scattering what comes of them.
+constexpr double kPanelCost = 100, kFilterCost = 192;
+constexpr double kImageCost = 9, kWindowCost = 100;
+// What taps of pixels near the border take more, directly: few neighbours have the same ones.
+constexpr double kBorderCost = 0.3;
 
 // Taps of one axis that lie inside the image.
 inline int64_t taps_inside(int64_t size, SubKernels sub_kernels) {
@@ -21,6 +23,10 @@ inline int64_t taps_inside(int64_t size, SubKernels sub_kernels) {
     count += 2 * (size - (sub_kernels.dilation + 1 + i));
   }
   return count;
+}
+// Of those pixels alone that have all of them.
+inline int64_t taps_of_interior(int64_t size, SubKernels sub_kernels) {
+  return 2 * sub_kernels.kernel_dim * std::max<int64_t>(0, size - 2 * sub_kernels.reach());
 }
 
 // `lanes`: of a vector.
@@ -31,9 +37,11 @@ inline Way choose_way(const Sample& s, SubKernels sub_kernels, int64_t samples, 
   const double per_corner = sub_kernels.taps_per_corner();
   const double inside =
       n * taps_inside(s.height, sub_kernels) * taps_inside(s.width, sub_kernels);
+  const double border = inside - n * taps_of_interior(s.height, sub_kernels) *
+                                     taps_of_interior(s.width, sub_kernels);
   const double pixels = n * Windows(s, sub_kernels).pixels();
 
-  const double direct = inside + kPanelCost * 4 * per_corner;
+  const double direct = inside + kBorderCost * border + kPanelCost * 4 * per_corner;
   const double filtered =
       n * kComponents * per_corner * winograd.rows().count() * winograd.columns().count() +
       kImageCost * inside / s.channels + (kPanelCost * 4 + kFilterCost) * per_corner;

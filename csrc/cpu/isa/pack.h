@@ -102,9 +102,10 @@ void pack_panel_forward(const Weights<T>& weights, SubKernels kernels, int64_t c
             }
             transpose<T>(square);
             const int64_t count = std::min(lanes, inside * together - q);
+            int64_t c = q / together, tap = q % together;
             for (int64_t i = 0; i < count; ++i) {
-              const int64_t c = (q + i) / together, tap = first_tap + (q + i) % together;
-              store(panel + (tap * inside + c) * width + v, square[i]);
+              store(panel + ((first_tap + tap) * inside + c) * width + v, square[i]);
+              if (++tap == together) tap = 0, ++c;
             }
           });
         }
