@@ -8,9 +8,9 @@
 
 namespace sspcab::cpu {
 
-// Measured, with AVX2 and AVX-512 alike. For each tap of a sub-kernel: packing and reading its panel,
-// and five more of Winograd's. For each tap of a pixel and channel: transforming the image; and
-// gathering the windows and scattering what comes of them.
+// Measured, with AVX2 and AVX-512 alike. For each tap of a sub-kernel: packing and reading its
+// panel, and five more of Winograd's. For each tap of a pixel and channel: transforming the image;
+// and gathering the windows and scattering what comes of them.
 constexpr double kPanelCost = 100, kFilterCost = 192;
 constexpr double kImageCost = 9, kWindowCost = 100;
 // What taps of pixels near the border take more, directly: few neighbours have the same ones.
@@ -35,10 +35,9 @@ inline Way choose_way(const Sample& s, SubKernels sub_kernels, int64_t samples, 
   const Winograd winograd(s, sub_kernels);
   const double n = static_cast<double>(samples);
   const double per_corner = sub_kernels.taps_per_corner();
-  const double inside =
-      n * taps_inside(s.height, sub_kernels) * taps_inside(s.width, sub_kernels);
-  const double border = inside - n * taps_of_interior(s.height, sub_kernels) *
-                                     taps_of_interior(s.width, sub_kernels);
+  const double inside = n * taps_inside(s.height, sub_kernels) * taps_inside(s.width, sub_kernels);
+  const double border =
+      inside - n * taps_of_interior(s.height, sub_kernels) * taps_of_interior(s.width, sub_kernels);
   const double pixels = n * Windows(s, sub_kernels).pixels();
 
   const double direct = inside + kBorderCost * border + kPanelCost * 4 * per_corner;

@@ -127,8 +127,8 @@ constexpr int64_t component_of(int64_t corner, bool mirrored) {
   return ((corner ^ flip) & 1) * 6 + ((corner ^ flip) >> 1) * 2;
 }
 
-// The four sub-kernels where they lie, channels apart or channels_last: the weight of output o, input
-// c and tap t of a corner is at o · C · k'² + c · channel_stride + t · tap_stride.
+// The four sub-kernels where they lie, channels apart or channels_last: the weight of output o,
+// input c and tap t of a corner is at o · C · k'² + c · channel_stride + t · tap_stride.
 template <class T>
 struct Weights {
   const T* corner[4];
@@ -138,8 +138,8 @@ struct Weights {
 // How the convolution and the gradient of its input are computed; the values of `config`.
 enum class Way { direct, winograd, windows };
 
-// C = A · B. Elements of A lie a_row apart along the rows and a_step along what is added up; rows of
-// B and C are contiguous.
+// C = A · B. Elements of A lie a_row apart along the rows and a_step along what is added up; rows
+// of B and C are contiguous.
 template <class T>
 struct Product {
   const T* a;

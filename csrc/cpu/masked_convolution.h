@@ -106,9 +106,7 @@ class MaskedConvolution {
   const Workers& workers() const { return workers_; }
   bool reads_in_place() const { return reads_in_place_; }
   // If this is how the convolution is computed.
-  const WindowConvolution<D>* windows() const {
-    return way_ == Way::windows ? &windows_ : nullptr;
-  }
+  const WindowConvolution<D>* windows() const { return way_ == Way::windows ? &windows_ : nullptr; }
 
   // Bands for `samples` samples.
   Bands bands(int64_t samples) const {
@@ -139,8 +137,8 @@ class MaskedConvolution {
       most_rows = std::max(most_rows, count);
       all_rows += count * parts;
     }
-    const bool packs_all = !reads_in_place_ && (way_ == Way::windows ||
-                                                all_rows > kOverlap * sample_.height);
+    const bool packs_all =
+        !reads_in_place_ && (way_ == Way::windows || all_rows > kOverlap * sample_.height);
     const Buffer<T> all(packs_all ? samples * whole_size() : 0);
     if (packs_all) pack(x, samples, all.get());
     if (way_ == Way::windows) {
@@ -150,21 +148,21 @@ class MaskedConvolution {
     }
     const int64_t band_size = packs_all ? 0 : most_rows * sample_.width * sample_.blocks() * kBlock;
     const Buffer<T> memory(workers_.count() * band_size);
-    for_each_share(samples, bands, parts,
-                   [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
-      if (reads_in_place_ || packs_all) {
-        conv.input = view(x, all.get(), n);
-      } else {
-        const Blocked<T> blocked{memory.get() + worker * band_size, rows_read(conv.rows),
-                                 sample_.width};
-        k_.pack(x + n * sample_.numel(), sample_, blocked.rows, blocked);
-        conv.input = View<T>::of(blocked);
-      }
-      conv.sign = 1;
-      conv.panels = filters.panels.get();
-      k_.convolve(conv, bias, relu, y + n * sample_.numel(),
-                  sums ? sums + (n * bands.per_sample + b) * sample_.channels : nullptr);
-    });
+    for_each_share(
+        samples, bands, parts, [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
+          if (reads_in_place_ || packs_all) {
+            conv.input = view(x, all.get(), n);
+          } else {
+            const Blocked<T> blocked{memory.get() + worker * band_size, rows_read(conv.rows),
+                                     sample_.width};
+            k_.pack(x + n * sample_.numel(), sample_, blocked.rows, blocked);
+            conv.input = View<T>::of(blocked);
+          }
+          conv.sign = 1;
+          conv.panels = filters.panels.get();
+          k_.convolve(conv, bias, relu, y + n * sample_.numel(),
+                      sums ? sums + (n * bands.per_sample + b) * sample_.channels : nullptr);
+        });
   }
 
   // Sample n of x in place or, where that can't be read, of the blocked images.
@@ -179,12 +177,12 @@ class MaskedConvolution {
     const Bands bands = this->bands(samples);
     for_each_share(samples, bands, parts_of(samples, bands),
                    [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
-      conv.input = View<T>::of(whole(grad_a + n * whole_size()));
-      conv.sign = -1;
-      conv.panels = mirrored.panels.get();
-      k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
-                                 grad_x + n * sample_.numel());
-    });
+                     conv.input = View<T>::of(whole(grad_a + n * whole_size()));
+                     conv.sign = -1;
+                     conv.panels = mirrored.panels.get();
+                     k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
+                                                grad_x + n * sample_.numel());
+                   });
   }
 
   // Sums over samples and pixels wait here, split by rows where there are few tiles.
@@ -284,7 +282,7 @@ class MaskedConvolution {
   // With Winograd a band has pairs of rows.
   Rows rows_of(const Bands& bands, int64_t band) const {
     return winograds() ? Bands{winograd_.rows().count(), bands.per_sample}.rows(band)
-                          : bands.rows(band);
+                       : bands.rows(band);
   }
   Rows rows_read(Rows rows) const {
     if (winograds() && rows.count() > 0) {
@@ -295,7 +293,8 @@ class MaskedConvolution {
     return rows.widened(sample_.height, sub_kernels_.reach());
   }
 
-  // The share of time that workers spend waiting for the last one, if each band's tiles are divided.
+  // The share of time that workers spend waiting for the last one, if each band's tiles are
+  // divided.
   double idle(int64_t samples, const Bands& bands, int64_t parts) const {
     std::vector<double> busy(workers_.count());
     double work = 0;
@@ -322,8 +321,7 @@ class MaskedConvolution {
   template <class Body>
   void for_each_share(int64_t samples, const Bands& bands, int64_t parts, const Body& body) const {
     const int64_t all_bands = samples * bands.per_sample;
-    const int64_t scratch_size =
-        winograds() ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
+    const int64_t scratch_size = winograds() ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
     const Buffer<T> scratch(workers_.count() * scratch_size);
     const Buffer<Tap> taps(workers_.count() * sub_kernels_.taps());
     workers_.run(all_bands * parts, [&](int64_t item, int64_t worker) {

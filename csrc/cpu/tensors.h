@@ -88,8 +88,9 @@ template <class T>
 class SubKernelWeights {
  public:
   explicit SubKernelWeights(const std::vector<Tensor>& w) {
-    const bool channels_last = std::all_of(
-        w.begin(), w.end(), [](const Tensor& t) { return is_channels_last(t) && is_dense(t, true); });
+    const bool channels_last = std::all_of(w.begin(), w.end(), [](const Tensor& t) {
+      return is_channels_last(t) && is_dense(t, true);
+    });
     for (const Tensor& t : w) parameters_.emplace_back(t, channels_last);
     const int64_t channels = w[0].size(1), taps = w[0].size(2) * w[0].size(3);
     view_.channel_stride = channels_last ? 1 : taps;

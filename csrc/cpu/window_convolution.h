@@ -51,22 +51,22 @@ class WindowConvolution {
     product.length = depth_;
     for_each_part(kRows, 1, stride,
                   [&](Convolution<D>& conv, int64_t first, int64_t channels, T* products) {
-      conv.sign = 1;
-      conv.products.channel_stride = stride;
-      for (int64_t corner = 0; corner < 4; ++corner) {
-        Product<T> p = product;
-        p.rows = channels;
-        p.a = weights.corner[corner] + first * depth_;
-        p.b = inputs.get() + corner * depth_ * stride;
-        p.c = products + corner * conv.products.corner_stride;
-        k_.multiply(p);
-      }
-      for (int64_t n = 0; n < samples; ++n) {
-        conv.products.data = products + n * windows_.pixels();
-        k_.convolve(conv, bias, relu, y + n * sample_.numel(),
-                    sums ? sums + n * sums_stride : nullptr);
-      }
-    });
+                    conv.sign = 1;
+                    conv.products.channel_stride = stride;
+                    for (int64_t corner = 0; corner < 4; ++corner) {
+                      Product<T> p = product;
+                      p.rows = channels;
+                      p.a = weights.corner[corner] + first * depth_;
+                      p.b = inputs.get() + corner * depth_ * stride;
+                      p.c = products + corner * conv.products.corner_stride;
+                      k_.multiply(p);
+                    }
+                    for (int64_t n = 0; n < samples; ++n) {
+                      conv.products.data = products + n * windows_.pixels();
+                      k_.convolve(conv, bias, relu, y + n * sample_.numel(),
+                                  sums ? sums + n * sums_stride : nullptr);
+                    }
+                  });
   }
 
   // The gradient of the convolution, as matrices (C, pixels) of the four windows.
@@ -99,25 +99,26 @@ class WindowConvolution {
     const int64_t together = weights.channel_stride;
     for_each_part(kRowsTransposed, taps_, stride,
                   [&](Convolution<D>& conv, int64_t first, int64_t channels, T* products) {
-      conv.sign = -1;
-      conv.products.channel_stride = together * stride;
-      conv.products.tap_stride = together == 1 ? channels * stride : stride;
-      for (int64_t corner = 0; corner < 4; ++corner) {
-        for (int64_t tap = 0; tap < taps_; tap += together) {
-          Product<T> p = product;
-          p.rows = channels * together;
-          p.a = weights.corner[corner] + first * together + tap * weights.tap_stride;
-          p.b = gradients + corner * sample_.channels * stride;
-          p.c = products + corner * conv.products.corner_stride + tap * conv.products.tap_stride;
-          k_.multiply(p);
-        }
-      }
-      for (int64_t n = 0; n < samples; ++n) {
-        conv.products.data = products + n * windows_.pixels();
-        k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
-                                   grad_x + n * sample_.numel());
-      }
-    });
+                    conv.sign = -1;
+                    conv.products.channel_stride = together * stride;
+                    conv.products.tap_stride = together == 1 ? channels * stride : stride;
+                    for (int64_t corner = 0; corner < 4; ++corner) {
+                      for (int64_t tap = 0; tap < taps_; tap += together) {
+                        Product<T> p = product;
+                        p.rows = channels * together;
+                        p.a = weights.corner[corner] + first * together + tap * weights.tap_stride;
+                        p.b = gradients + corner * sample_.channels * stride;
+                        p.c = products + corner * conv.products.corner_stride +
+                              tap * conv.products.tap_stride;
+                        k_.multiply(p);
+                      }
+                    }
+                    for (int64_t n = 0; n < samples; ++n) {
+                      conv.products.data = products + n * windows_.pixels();
+                      k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
+                                                 grad_x + n * sample_.numel());
+                    }
+                  });
   }
 
   // Of the corners wanted: replaces grad_weights, or adds to them.
@@ -175,8 +176,7 @@ class WindowConvolution {
   template <class Body>
   void for_each_window(const Body& body) const {
     if (windows_.pixels() == 0) return;
-    workers_.run(4 * sample_.blocks(),
-                 [&](int64_t item, int64_t) { body(item % 4, item / 4); });
+    workers_.run(4 * sample_.blocks(), [&](int64_t item, int64_t) { body(item % 4, item / 4); });
   }
 
   // In how many parts the channels are divided, each of whole tiles.

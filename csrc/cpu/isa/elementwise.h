@@ -1,7 +1,7 @@
 // Passes over the elements of a sample: gate, loss and their gradients. Each reads every tensor
 // once. In channels_last the channels lie in the lanes and a pixel is a row; otherwise pixels lie
-// in the lanes and a channel is a row. Few channels that don't fill vectors: as many pixels as lanes,
-// side by side, are one pixel of as many times the channels.
+// in the lanes and a channel is a row. Few channels that don't fill vectors: as many pixels as
+// lanes, side by side, are one pixel of as many times the channels.
 #pragma once
 
 constexpr int64_t kFewVectors = 4;  // of channels
@@ -187,7 +187,8 @@ void gate_gradient(const OutputGradient<D>& g, const Sample& s, Rows rows, doubl
   with_layout(s, [&](auto layout) {
     add_up_channels<T, layout>(s, rows, grad_gate, [&](int64_t offset, int64_t c, auto width) {
       const Vector<T> y = load(g.y + offset, width);
-      return y * output_gradient(g, offset, y, parameter_at<T, layout>(gate.get(), c, width), width);
+      return y *
+             output_gradient(g, offset, y, parameter_at<T, layout>(gate.get(), c, width), width);
     });
   });
 }

@@ -9,8 +9,9 @@ inline Vector<T> load_pixel(const View<T>& image, const Sample& s, int64_t row, 
   return inside ? load(image.at(row, column) + offset, width) : Vector<T>{};
 }
 
-// Channels become rows, `row_stride` apart, and the window's pixels, which begin at (row, column) of
-// the image, columns. What is stored beyond the last pixel of a row makes way for the next one's.
+// Channels become rows, `row_stride` apart, and the window's pixels, which begin at (row, column)
+// of the image, columns. What is stored beyond the last pixel of a row makes way for the next
+// one's.
 template <class T>
 void gather_rows(const View<T>& image, const Sample& s, const Windows& windows, int64_t row,
                  int64_t column, int64_t block, T* to, int64_t row_stride) {
@@ -42,8 +43,8 @@ void gather_columns(const View<T>& image, const Sample& s, const Windows& window
   for (int64_t r = 0; r < windows.rows(); ++r) {
     for (int64_t c = 0; c < windows.columns(); ++c, to += row_stride) {
       for_each_vector<T>(channels, [&](int64_t v, auto width) {
-        const Vector<T> pixel = load_pixel(image, s, row + r, column + c,
-                                           block * image.block_stride + v, width);
+        const Vector<T> pixel =
+            load_pixel(image, s, row + r, column + c, block * image.block_stride + v, width);
         if (step == 1) {
           store(to + v, pixel, width);
         } else {
@@ -56,8 +57,8 @@ void gather_columns(const View<T>& image, const Sample& s, const Windows& window
   }
 }
 
-// sums[pixel][tile] += the products of one tap (rows row_stride apart), whose window begins at (row,
-// column) of the image.
+// sums[pixel][tile] += the products of one tap (rows row_stride apart), whose window begins at
+// (row, column) of the image.
 template <class T, int Vectors>
 void scatter_rows(const T* products, int64_t row_stride, const Sample& s, const Windows& windows,
                   int64_t row, int64_t column, int64_t channels, T* sums) {
@@ -103,18 +104,21 @@ void add_products_of(const Convolution<D>& conv, int64_t tile, const Compute<D>*
         row += conv.sub_kernels.row(corner, tap / kernel_dim);
         column += conv.sub_kernels.column(corner, tap % kernel_dim);
       }
-      const T* const products =
-          conv.products.data + corner * conv.products.corner_stride +
-          tap * conv.products.tap_stride +
-          (tile - conv.first_tile) * 2 * lanes * conv.products.channel_stride;
+      const T* const products = conv.products.data + corner * conv.products.corner_stride +
+                                tap * conv.products.tap_stride +
+                                (tile - conv.first_tile) * 2 * lanes * conv.products.channel_stride;
       scatter_rows<T, Vectors>(products, conv.products.channel_stride, s, windows, row, column,
                                channels, conv.scratch);
     }
   }
-  const Pixels pixels{0, 1, s.pixels(), width};
-  (s.channels_last ? finish_pixels<D, Vectors, Finish>
-                   : finish_squares<D, Vectors, Finish>)(s, pixels, first_channel, conv.scratch,
-                                                         parameter, result, totals, finish);
+  // In pieces, as totals of many pixels would lose digits.
+  for_each_piece(0, s.pixels(), [&](int64_t first, int64_t last) {
+    (s.channels_last ? finish_pixels<D, Vectors, Finish>
+                     : finish_squares<D, Vectors, Finish>)(s, {first, 1, last - first, width},
+                                                           first_channel,
+                                                           conv.scratch + first * width, parameter,
+                                                           result, totals, finish);
+  });
 }
 
 // The sums of the corners' products, finished like those of the direct way (convolution_finish.h).

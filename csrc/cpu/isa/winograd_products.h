@@ -2,8 +2,8 @@
 //
 // A run is a few tiles, whose sums over one part of the inputs are in registers. Every step
 // broadcasts one input of each tile and multiplies it with a row of the panel, two vectors of
-// output channels (or one). The terms are larger than the formula's: lest float32 lose digits, few of
-// them, and those of several taps, are added up in two chains, of half the tiles at a time.
+// output channels (or one). The terms are larger than the formula's: lest float32 lose digits, few
+// of them, and those of several taps, are added up in two chains, of half the tiles at a time.
 #pragma once
 
 // In each run `piece` elements from `next` on are asked for.
@@ -112,11 +112,12 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
                                                   : nullptr;
       const int64_t w = panel_width<T>(s.channels, tile);
       (w == width ? two_chains ? multiply_part<T, 2, 2> : multiply_part<T, 2, 1>
-       : two_chains ? multiply_part<T, 1, 2>
-             : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, chain,
-                                       block == 0, next, tiles,
-                                       products + (tile - first_tile) * winograd.products(width) +
-                                           component * winograd.product_stride(tiles, w));
+       : two_chains
+           ? multiply_part<T, 1, 2>
+           : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, chain, block == 0,
+                                     next, tiles,
+                                     products + (tile - first_tile) * winograd.products(width) +
+                                         component * winograd.product_stride(tiles, w));
     }
   }
 }
