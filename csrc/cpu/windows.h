@@ -21,6 +21,7 @@ class Windows {
  public:
   Windows(const Sample& s, SubKernels sub_kernels)
       : sample_(s),
+        sub_kernels_(sub_kernels),
         rows_(reached(s.height, sub_kernels)),
         columns_(reached(s.width, sub_kernels)) {}
 
@@ -28,8 +29,12 @@ class Windows {
   int64_t columns() const { return columns_; }
   int64_t pixels() const { return rows_ * columns_; }
   // Of the window in the image of outputs.
-  int64_t first_row(int64_t corner) const { return corner & 1 ? 0 : sample_.height - rows_; }
-  int64_t first_column(int64_t corner) const { return corner >> 1 ? 0 : sample_.width - columns_; }
+  int64_t first_row(int64_t corner) const {
+    return sub_kernels_.row(corner, 0) < 0 ? sample_.height - rows_ : 0;
+  }
+  int64_t first_column(int64_t corner) const {
+    return sub_kernels_.column(corner, 0) < 0 ? sample_.width - columns_ : 0;
+  }
 
   // From a row of a matrix to the next: room for whole vectors, and an odd number of cache lines,
   // lest the rows meet in the same places of the cache.
@@ -43,6 +48,7 @@ class Windows {
   }
 
   Sample sample_;
+  SubKernels sub_kernels_;
   int64_t rows_, columns_;
 };
 
