@@ -45,12 +45,15 @@ inline Choice choose_way(const Sample& s, SubKernels sub_kernels, int64_t sample
       inside - n * taps_of_interior(s.height, sub_kernels) * taps_of_interior(s.width, sub_kernels);
   const double pixels = n * Windows(s, sub_kernels).pixels();
 
+  // Channels apart, its results are transposed row by row, in squares.
+  const double padding =
+      s.channels_last ? 1 : static_cast<double>(divide_up(s.width, lanes) * lanes) / s.width;
   const double panels = kPanelCost * 4 * per_corner;
   const double filtered_panels = panels + kFilterCost * per_corner;
   const double direct = inside + kBorderCost * border + panels;
   const double filtered =
       n * kComponents * per_corner * winograd.rows().count() * winograd.columns().count() +
-      kImageCost * inside / s.channels + filtered_panels;
+      kImageCost * padding * inside / s.channels + filtered_panels;
   const double windows = 4 * per_corner * (pixels + lanes / 2 + kWindowCost * pixels / s.channels);
   if (windows < std::min(direct, filtered)) return {Way::windows, 0};
   return filtered < direct ? Choice{Way::winograd, filtered_panels / filtered}
