@@ -7,7 +7,7 @@ PyTorch's convolutions use it, which is its default; with ``--config`` it is exa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -49,13 +49,52 @@ def forced(
     block: sspcab_cuda.SSPCAB, x: torch.Tensor, tf32: bool, config: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and loss of a block by its operator, which takes the configuration of tiles."""
-    convolutions = (block.conv1, block.conv2, block.conv3, block.conv4)
-    fc1, fc2 = block.se.fc1, block.se.fc2
-    out, loss, *_ = ops.sspcab(
-        x, *(c.weight for c in convolutions), *(c.bias for c in convolutions),
-        fc1.weight, fc1.bias, fc2.weight, fc2.bias, block.dilation, True, True, tf32, config,
-    )  # fmt: skip
+    out, loss, *_ = ops.sspcab(x, *_operands(block), block.dilation, True, True, tf32, config)
     return out, loss
+
+
+def convolutions_alone(
+    block: sspcab_cuda.SSPCAB,
+    x: torch.Tensor,
+    grads: tuple[torch.Tensor, torch.Tensor],
+    tf32: bool,
+    config: int,
+) -> Callable[[], None]:
+    """A call of the forward pass, of the gradients of x and of the sub-kernels each in a launch of
+    its own, and of both in one, with a configuration of tiles.
+
+    By the operators of the whole block: there the gradient of x has that of the loss added.
+    """
+    parameters = [parameter.detach() for parameter in _operands(block)]
+    weights, (fc1_weight, _, fc2_weight, _) = parameters[:4], parameters[8:]
+    rest = block.dilation, True
+
+    def forward() -> tuple[torch.Tensor, ...]:
+        return ops.sspcab(x, *parameters, *rest, True, tf32, config)
+
+    _, _, *saved = forward()
+
+    def backward(of_x: bool, of_weights: bool) -> None:
+        needs = [of_x, *[of_weights] * 4, *[False] * 5]
+        ops.sspcab_backward(
+            *grads, x, *saved, weights, fc1_weight, fc2_weight, *rest, needs, tf32, config
+        )
+
+    def call() -> None:
+        forward()
+        backward(of_x=True, of_weights=False)
+        backward(of_x=False, of_weights=True)
+        backward(of_x=True, of_weights=True)
+
+    return call
+
+
+def _operands(block: sspcab_cuda.SSPCAB) -> list[torch.Tensor]:
+    """The parameters in the order of the operators: four weights, four biases, those of the SE."""
+    named = dict(block.named_parameters())
+    convolutions = [f"conv{i}.{kind}" for kind in ("weight", "bias") for i in (1, 2, 3, 4)]
+    dense = [f"se.fc{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")]
+    return [named[name] for name in (*convolutions, *dense)]
 
 
 if __name__ == "__main__":

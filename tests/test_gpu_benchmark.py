@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import subprocess
 import sys
 import textwrap
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.gpu import (
-    bits,
-    build,
     parts,
     report,
     runner,
-    sanitizer,
-    stages,
-    suite,
-    tiles,
-    times,
 )
 from benchmarks.gpu.parts import Row, Skip, Stopped, Task
 
@@ -128,6 +118,38 @@ def test_a_run_that_was_cut_short_keeps_its_rows(
     assert (entry["status"], entry["rows"]) == ("stopped", [{"a": 3}])
 
 
+def test_a_run_that_is_terminated(tmp_path: Path) -> None:
+    """Its part ends with it, and what was measured is in results.json."""
+    runner.Results(tmp_path).write("machine", {"status": "done", "rows": [{"a": 1}]})
+    part = f"""
+        import os, sys, time
+        print('{{"pid": %d}}' % os.getpid(), file=open({str(tmp_path / "bits.rows")!r}, "w"))
+        time.sleep(60)
+    """
+    command = f"""
+        import sys
+        from benchmarks.gpu import report, runner
+        from benchmarks.gpu.__main__ import main
+        report.write = lambda parts, output: None
+        runner.command_of = lambda *_: [sys.executable, "-c", {textwrap.dedent(part)!r}]
+        main(["--only", "bits", "--output", {str(tmp_path)!r}])
+    """
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(command)], cwd=ROOT)
+    rows = tmp_path / "bits.rows"
+    while not (rows.exists() and rows.read_text().endswith("\n")):
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.terminate()
+    assert run.wait(30) != 0
+    results = runner.Results(tmp_path).parts
+    assert results["machine"]["rows"] == [{"a": 1}]
+    assert (results["bits"]["status"], results["bits"]["reason"]) == (
+        "stopped", "the run was cut short"
+    )  # fmt: skip
+    with pytest.raises(ProcessLookupError):
+        os.kill(results["bits"]["rows"][0]["pid"], 0)
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(Skip("no GPU"), 3), (Stopped(), 4), (ValueError("wrong"), 1), (None, 0)]
 )
@@ -157,138 +179,41 @@ def test_a_part_stops_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """Every part on the CPU: the machine and the times are measured, the rest says why not."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--output", str(tmp_path)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    """Every part on the CPU, in two runs: rivals are compiled and timed, the rest says why not."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    cache = tmp_path / "cache"
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+
+    def run(*names: str) -> str:
+        command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--output", str(tmp_path),
+                   "--only", *names]  # fmt: skip
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout
+
+    def graphs() -> set[Path]:
+        return {file for kind in ("fxgraph", "aotautograd") for file in (cache / kind).rglob("*")}
+
+    names = [*parts.SHARES]
+    later = names.index("times")
+    run(*names[:later])
+    compiled = graphs()
+    assert compiled
+    said = run(*names[later:])
+    assert graphs() == compiled  # all that part times needs
     results = runner.Results(tmp_path).parts
     assert {name: entry["status"] for name, entry in results.items()} == {
-        name: "done" if name in ("machine", "times") else "skipped" for name in parts.SHARES
+        name: "done" if name in ("machine", "compile", "times") else "skipped" for name in names
     }
     assert results["build"]["reason"] == "torch sees no GPU"
+    (row,) = report.rows(results, "compile", "compiled")
+    assert row["seconds"] > 0
     times = report.rows(results, "times", "time")
-    assert {row["rival"] for row in times} == {"reference", "expert", "conv only", "ours"}
+    assert {row["rival"] for row in times} == {
+        "reference", "expert", "expert compiled", "conv only", "ours"
+    }  # fmt: skip
     assert {row["precision"] for row in times} == {"tf32", "bfloat16", "autocast"}
     assert all(0 < row["p20_us"] <= row["p50_us"] <= row["p80_us"] for row in times)
     assert all(0 < row["error"] < 0.1 for row in times)
-    assert (tmp_path / "report.md").read_text() in run.stdout + "\n"
-
-
-# Parts
-
-
-def test_compile_seconds(tmp_path: Path) -> None:
-    log = tmp_path / ".ninja_log"
-    log.write_text("# ninja log v6\n10\t1510\t1\ta/gate.o\t5\n20\t520\t1\ta/pack.o\t6\n")
-    assert build.compile_seconds(log) == {"gate": 1.5, "pack": 0.5}
-
-
-def test_the_plugin_of_the_tests(tmp_path: Path) -> None:
-    (tmp_path / "test_two.py").write_text(
-        "def test_good(): pass\ndef test_bad():\n    assert 1 == 2, 'so it is'\n"
-    )
-    (tmp_path / "test_broken.py").write_text("import no_such_module\n")
-    file = tmp_path / "report"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.gpu.suite",
-               "--continue-on-collection-errors", str(tmp_path)]  # fmt: skip
-    environment = os.environ | {suite.REPORT: str(file), "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert rows[-1] == {"what": "counts", "errors": 1, "passed": 1, "failed": 1}
-    failures = {row["test"]: row["text"] for row in rows if row["what"] == "failure"}
-    assert [*failures] == ["test_broken.py", "test_two.py::test_bad"]
-    assert "so it is" in failures["test_two.py::test_bad"]
-
-
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Puts a shell script of a name on PATH, and lets parts think that there is a GPU."""
-    for module in (sanitizer, stages):
-        monkeypatch.setattr(module, "cuda_of", lambda task: torch.device("cuda"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    def put(name: str, code: str) -> None:
-        path = tmp_path / name
-        path.write_text(f"#!/bin/sh\n{code}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-    return put
-
-
-def test_the_sanitizer(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = Task(tmp_path, quick=True)
-    with pytest.raises(Skip, match="compute-sanitizer isn't on PATH"):
-        next(sanitizer.measure(task))
-    tool("compute-sanitizer", "echo '========= ERROR SUMMARY: 2 errors'")
-    rows = [*sanitizer.measure(task)]
-    assert {row["tool"] for row in rows} == {*sanitizer.TOOLS} and len(rows) == 4
-    assert all(row["findings"] == 2 and "SUMMARY" in row["text"] for row in rows)
-    tool("compute-sanitizer", "echo '== RACECHECK SUMMARY: 0 hazards displayed'")
-    assert all(row["findings"] == 0 and "text" not in row for row in sanitizer.measure(task))
-    tool("compute-sanitizer", 'shift 6; exec "$@"')
-    monkeypatch.setattr(sanitizer, "sys", SimpleNamespace(executable="/bin/echo"))
-    row, *_ = sanitizer.measure(task)
-    assert "-m benchmarks.gpu.sanitizer --quick" in row["text"]
-    tool("compute-sanitizer", "exit 5")
-    assert all(row["findings"] is None for row in sanitizer.measure(task))
-    tool("compute-sanitizer", "echo '========= Error: Device not supported. Please'; exit 1")
-    with pytest.raises(Skip, match=r"^Error: Device not supported"):
-        [*sanitizer.measure(task)]
-
-
-def test_nsight_compute(tool: Any, tmp_path: Path) -> None:
-    task = Task(tmp_path, quick=True)
-    assert [*stages._counters(task)] == [{"what": "ncu", "skipped": "ncu isn't on PATH"}]
-    tool("ncu", "echo '==ERROR== no permission'; exit 1")
-    assert [*stages._counters(task)] == [{"what": "ncu", "skipped": "==ERROR== no permission"}]
-    head = '"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
-    line = '"0","scale_kernel","dram__bytes_read.sum","Mbyte","3.5"'
-    tool("ncu", f"echo '==PROF== 1'; echo '{head}'; echo '{line}'")
-    assert [*stages._counters(task)] == [
-        {"what": "counter", "shape": [1, 16, 8, 8], "kernel": "scale_kernel",
-         "metric": "dram__bytes_read.sum", "unit": "Mbyte", "value": "3.5"}
-    ]  # fmt: skip
-
-
-def test_a_problem_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The others are measured all the same."""
-
-    def rivals_of(problem: Any, precision: Any, compiled: str) -> Any:
-        raise MemoryError(f"no room for {precision.name}")
-
-    monkeypatch.setattr(times, "rivals_of", rivals_of)
-    rows = [*times.measure(Task(tmp_path, quick=True))]
-    assert len(rows) == 6 and {row["what"] for row in rows} == {"wrong"}
-    assert rows[0]["text"] == "MemoryError: no room for tf32"
-
-
-@pytest.mark.cuda
-def test_every_tile_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With the steps run and the profiler's figures invented."""
-
-    def profiled(step: Any, repeats: int) -> dict[str, float]:
-        step()
-        return {"forward half 64x64": 1e-6, "gradients half 64x64": 2e-6, "scale half": 3e-6}
-
-    monkeypatch.setattr(tiles, "profiled", profiled)
-    rows = [*tiles.measure(Task(tmp_path, quick=True))]
-    configs = Counter((row["stage"], row["config"]) for row in rows if row["what"] == "tile")
-    assert configs == {(s, c): 3 for s in ("forward", "gradients") for c in tiles.CONFIGS}
-    assert sum(row["what"] == "sharing" and row["shared"] for row in rows) == 9
-
-
-@pytest.mark.cuda
-def test_the_steps_of_the_sanitizer(capsys: pytest.CaptureFixture[str]) -> None:
-    sanitizer.take_steps(quick=False)
-    assert capsys.readouterr().out.count("step of ") == len(sanitizer.STEPS)
-
-
-@pytest.mark.cuda
-@pytest.mark.filterwarnings("ignore:.*freeAsync", "ignore:.*AccumulateGrad")
-def test_bits(tmp_path: Path) -> None:
-    rows = [*bits.measure(Task(tmp_path, quick=True))]
-    assert len(rows) == 4
-    assert all(row["different"] == 0 and row["graph_equal"] for row in rows)
+    assert (tmp_path / "report.md").read_text() in said + "\n"

@@ -1,4 +1,4 @@
-"""What the command for real GPUs makes of its results: choices of tiles, the fit, bars, tables."""
+"""What the command for real GPUs makes of its results: bars and tables."""
 
 from __future__ import annotations
 
@@ -7,61 +7,9 @@ from typing import Any
 
 import pytest
 
-import sspcab_cuda
-from benchmarks.gpu import fit, report, runner
+from benchmarks.gpu import bars, report, runner
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.parts import Row
-
-HAS_PLAN = bool(sspcab_cuda.build_info()["cuda"])
-
-
-# Choices of tiles
-
-
-def tile_rows(us: dict[int, float], case: str = "one", **options: Any) -> list[Row]:
-    row = {"what": "tile", "case": case, "precision": "bfloat16", "shape": [8, 128, 64, 64],
-           "kernel_dim": 1, "stage": "forward"}  # fmt: skip
-    return [row | options | {"config": config, "us": value} for config, value in us.items()]
-
-
-def test_choices_that_lose() -> None:
-    rows = tile_rows({-1: 12.0, 0: 12.0, 1: 10.0, 2: 15.0}) + tile_rows({-1: 5.0, 0: 5.0}, "two")
-    (one,) = fit.measured(rows)  # of the other, not all were measured
-    assert one.best == 1 and one.loss == 1.2
-
-
-@pytest.mark.skipif(not HAS_PLAN, reason="this build has no CUDA part")
-@pytest.mark.parametrize("precision", fit.TILES)
-def test_the_model_is_the_planner_s(precision: str) -> None:
-    dtype = "float32" if precision == "tf32" else precision
-    for shape in ((8, 128, 64, 64), (1, 64, 32, 32), (64, 256, 64, 64), (3, 96, 17, 23)):
-        for kernel_dim in (1, 3):
-            for processors in (108, 132):
-                plan = sspcab_cuda._extension._C.plan(
-                    shape, dtype, kernel_dim, allow_tf32=precision == "tf32", processors=processors
-                )
-                one = fit.Measured("", precision, "forward", shape, kernel_dim, {})
-                chosen = fit.choice(one, processors, fit.Constants())
-                assert plan["forward"]["config"] == chosen, (shape, kernel_dim, processors)
-                assert plan["forward"]["tile"] == fit.TILES[precision][chosen]
-
-
-def test_the_fit_finds_what_explains_the_times() -> None:
-    """Times of a GPU that likes small tiles: all choices are right then."""
-    true = fit.Constants((1.0, 1.2, 1.2), 0)
-    problems = []
-    for n, c, h in ((1, 64, 32), (8, 128, 64), (2, 256, 24), (4, 64, 128), (1, 512, 28)):
-        shape = (n, c, h, h)
-        one = fit.Measured("", "bfloat16", "forward", shape, 1, {})
-        best = fit.choice(one, 132, true)
-        us = {config: 1.0 + 0.5 * (config != best) for config in range(3)}
-        chosen = fit.choice(one, 132, fit.Constants())
-        problems.append(fit.Measured("", "bfloat16", "forward", shape, 1, us | {-1: us[chosen]}))
-    before = sum(one.loss for one in problems) / len(problems)
-    constants, loss = fit.fit(problems, 132)
-    assert before > 1.05 and loss == 1.0
-    assert all(fit.choice(one, 132, constants) == one.best for one in problems)
-
 
 # Tables
 
@@ -102,10 +50,15 @@ def recorded() -> report.Parts:
             + times("a", "bfloat16", "expert", expert_compiled=9.0, ours=10.0)
         ),
         "stages": part([kernel]),
-        "tiles": part(tile_rows({-1: 12.0, 0: 12.0, 1: 10.0, 2: 15.0}) + [
-            {"what": "sharing", "case": "one", "precision": "tf32", "wanted": wanted, "us": us,
-             "shared": wanted == "both"}
-            for wanted, us in (("both", 20.0), ("x", 12.0), ("sub-kernels", 11.0))
+        "tiles": part([
+            {"what": "tile", "case": "one", "precision": "bfloat16", "shape": [8, 128, 64, 64],
+             "kernel_dim": 1, "stage": stage, "config": config, "splits": 3, "chosen": 0,
+             "us": us, "sums_us": 0}
+            for stage, figures in {
+                "forward": (12, 10, 15), "input_gradient": (10, 14, 15),
+                "weight_gradient": (11, 15, 16), "gradients": (24, 26, 28),
+            }.items()
+            for config, us in enumerate(figures)
         ]),
         "bits": part([{"what": "bits", "different": 0, "graph_equal": True}]),
     }  # fmt: skip
@@ -113,8 +66,8 @@ def recorded() -> report.Parts:
 
 def test_bars() -> None:
     found: dict[str, Any] = {
-        what: (value, value is not None and holds(value))
-        for what, _, value, holds in report.bars(recorded())
+        bar.what: (bar.value, bar.value is not None and bar.holds(bar.value))
+        for bar in bars.bars(recorded())
     }
     assert found["CUDA tests that fail"] == (1.0, False)
     assert found["steps of other bits"] == (0, True)
@@ -125,6 +78,34 @@ def test_bars() -> None:
     share = "A at (64,256,64,64), bfloat16: share of the matrix product's rate"
     assert found[share] == (0.5, False)
     assert found["the whole command, minutes"] == (3.0, True)
+
+
+def test_what_was_not_finished() -> None:
+    """The suite was stopped, or its process killed; a tool of the sanitizer hung."""
+    parts = recorded()
+    suite = parts["suite"]["rows"]
+
+    def verdict(what: str) -> tuple[float | None, str]:
+        (bar,) = (bar for bar in bars.bars(parts) if bar.what == what)
+        return bar.value, bar.verdict
+
+    tests, tools = "CUDA tests that fail", "sanitizer runs with findings"
+    assert verdict(tests) == (1, "**missed**")
+    suite[-1]["finished"] = False
+    assert verdict(tests) == (1, "**missed**, not finished")
+    del suite[-1]
+    assert verdict(tests) == (1, "**missed**, not finished")
+    suite[:] = [{"what": "counts", "passed": 9, "finished": False}]
+    assert verdict(tests) == (0, "not finished")
+    suite.clear()
+    assert verdict(tests) == (None, "not measured")
+    tool = {"what": "sanitizer", "tool": "memcheck", "findings": 0, "finished": True, "text": ""}
+    parts["sanitizer"] = {"status": "done", "reason": "", "seconds": 1, "rows": [tool]}
+    assert verdict(tools) == (0, "")
+    parts["sanitizer"]["rows"].append(tool | {"findings": None, "finished": False})
+    assert verdict(tools) == (1, "**missed**, not finished")
+    parts["bits"]["status"] = "stopped"
+    assert verdict("steps of other bits") == (0, "not finished")
 
 
 def test_the_report(tmp_path: Path) -> None:
@@ -139,11 +120,11 @@ def test_the_report(tmp_path: Path) -> None:
         "| reference / ours, main, tf32, training | ≥ 3 | 6 |  |",
         "| sanitizer runs with findings | 0 |  | not measured |",
         "| reference | tf32 | training | 2 | 6.00 | 4.00 | a tf32 channels_last training |",
-        "| one | bfloat16 | forward | 1 | 1.20 |",
-        "| one | tf32 | yes | 20.0 | 23.0 |",
+        "| one | bfloat16 | forward | 0 | 1 | 1.20 |",
+        "| one | bfloat16 | 0 | 0 | 24.0 | 21.0 | 1.14 |",
         "### tests/test_a.py::test_b",
     ):
         assert line in text
-    assert "1 of 1 choices are over 5 % slower than the best" in text
+    assert "1 of 3 choices are over 5 % slower than the best" in text
     for name in ("times.png", "roofline.png"):
         assert (tmp_path / name).stat().st_size > 5000

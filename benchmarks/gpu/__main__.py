@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from . import report
 from .parts import SHARES
@@ -47,12 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # PyTorch's threads may abort a process that ends by itself
+    signal.signal(signal.SIGTERM, _interrupt)
     parts = [part for part in SHARES if args.only is None or part in args.only]
     results = run_parts(parts, output, 60 * args.minutes, args.quick,
                         lambda results: report.write(results.parts, output))  # fmt: skip
     print(report.markdown(results.parts))
     print(f"written to {output}")
     return int(any(results.parts[part]["status"] == "failed" for part in parts))
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """As Ctrl-C: the running part ends too, and its rows are kept."""
+    raise KeyboardInterrupt
 
 
 def gpu_name() -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from typing import get_args
 
 import torch
 
 import sspcab_cuda
 
 from ..cases import Case
-from ..rivals import Problem, Rival
+from ..one_step import forced
+from ..rivals import Layout, Problem, Rival
 from .contest import Replay
 from .device import cuda_of
 from .parts import Row, Task
@@ -18,6 +22,8 @@ from .precisions import PRECISIONS
 
 CASES = (Case(8, 256, 32, 32), Case(4, 64, 128, 128), Case(2, 64, 33, 29, kernel_dim=3))
 QUICK = (Case(1, 16, 6, 5),)
+NAMES = ("bfloat16", "tf32", "float32", "float16", "float64")
+CONFIGS = (-1, 0, 1, 2)  # of tiles; -1: chosen by size
 REPEATS, QUICK_REPEATS = 50, 3
 
 
@@ -27,12 +33,14 @@ def measure(task: Task) -> Iterator[Row]:
     load = torch.randn(size, size, device=device)
     other = torch.cuda.Stream()
     for case in QUICK if task.quick else CASES:
-        for name in ("bfloat16", "tf32", "float32", "float16"):
+        values = Problem.make(case, torch.float64, device, "nchw")
+        for config, layout, name in itertools.product(CONFIGS, get_args(Layout), NAMES):
             precision = PRECISIONS[name]
             precision.set()
-            problem = Problem.make(case, precision.dtype, device, "channels_last")
-            problem = replace(problem, layout="channels_last")
-            rival = Rival("ours", problem, problem.block(sspcab_cuda.SSPCAB))
+            problem = replace(values, layout=layout).to(precision.dtype)
+            block = problem.block(sspcab_cuda.SSPCAB)
+            call = partial(forced, block, tf32=precision.tf32, config=config)
+            rival = Rival("ours", problem, block, call=call)
             replay = Replay(rival, "training")
             expected = rival.run("training")
             different = 0
@@ -41,8 +49,8 @@ def measure(task: Task) -> Iterator[Row]:
                     load @ load
                 different += not _equal(rival.run("training"), expected)
             graph = _equal(replay.run("training"), expected)
-            yield {"what": "bits", "case": str(case), "precision": name,
-                   "different": different, "graph_equal": graph}  # fmt: skip
+            yield {"what": "bits", "case": str(case), "precision": name, "layout": layout,
+                   "config": config, "different": different, "graph_equal": graph}  # fmt: skip
 
 
 def _equal(results: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> bool:

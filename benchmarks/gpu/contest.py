@@ -45,7 +45,7 @@ class Replay(Rival):
                 rival.run(mode)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with grad_mode(mode), torch.cuda.graph(self._graph):
+        with grad_mode(mode), torch.cuda.graph(self._graph, stream=stream):
             self._results = rival.run(mode)
 
     def run(self, mode: Mode) -> tuple[Tensor, ...]:

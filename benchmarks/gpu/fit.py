@@ -1,10 +1,4 @@
-"""The planner's model of a convolution's time (csrc/cuda/convolution.cpp), fitted to measured ones.
-
-``turns · (steps + overhead) · m · n / rate[config]``: turns of all processors, steps of the sum.
-The constants are ``kRate`` of the medium and small tiles (the large one's is 1) and
-``kOverheadSteps``. Of the stages that it is used for, those without splits: the forward pass and
-the gradient of x.
-"""
+"""The planner's constants (csrc/cuda/convolution.cpp), fitted to measured times of its tiles."""
 
 from __future__ import annotations
 
@@ -13,98 +7,164 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
 from .parts import Row
+from .planner import CONFIGS, Constants, Stage, plan, shared_config
+from .records import geometric_mean
 
-# As they stand in convolution.cpp and convolution.h.
-RATES, OVERHEAD = (1.0, 0.85, 0.65), 4
-TILES = {
-    "bfloat16": ((128, 128), (128, 64), (64, 64)),
-    "float16": ((128, 128), (128, 64), (64, 64)),
-    "tf32": ((128, 128), (128, 64), (64, 64)),
-    "float32": ((128, 64), (64, 64), (64, 32)),
-}
-DEPTH = {"bfloat16": 32, "float16": 32, "tf32": 16, "float32": 16}  # channels of a step
-STAGES = ("forward", "input_gradient")
+GRADIENTS = ("input_gradient", "weight_gradient")
 TOLERATED = 1.05  # a choice may be this much slower than the best
-
-
-@dataclass(frozen=True)
-class Constants:
-    rates: tuple[float, ...] = RATES
-    overhead: int = OVERHEAD
+RATES = [x / 20 for x in range(10, 25)]  # of the smaller tiles; the large ones' is 1
+OVERHEADS = (0, 1, 2, 4, 6, 8, 12, 16, 24, 32)
+COSTS = [x / 20 for x in range(10, 31)]  # of a shared launch
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One stage of one problem: µs of each configuration, and of the choice (-1)."""
+    """One convolution: µs and splits of each configuration, and which one was chosen.
+
+    Where sums are split, adding up their parts counts too, beyond what a launch takes for nothing.
+    """
 
     case: str
-    precision: str
-    stage: str
-    shape: tuple[int, int, int, int]
-    kernel_dim: int
+    stage: Stage
     us: Mapping[int, float]
+    splits: Mapping[int, int]
+    chosen: int
 
     @property
     def best(self) -> int:
-        return min((c for c in self.us if c >= 0), key=lambda config: self.us[config])
+        return min(self.us, key=lambda config: self.us[config])
+
+    def loss(self, config: int) -> float:
+        """Time of a configuration over that of the best."""
+        return self.us[config] / self.us[self.best]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Both gradients of a problem: each alone, and µs of one launch for both, by configuration."""
+
+    input: Measured
+    weights: Measured
+    us: Mapping[int, float]
+    chosen: int | None  # None: each has a launch of its own
 
     @property
-    def loss(self) -> float:
-        """Time of what was chosen over that of the best."""
-        return self.us[-1] / self.us[self.best]
+    def apart(self) -> float:
+        """µs with the tiles that were chosen for each."""
+        return sum(one.us[one.chosen] for one in (self.input, self.weights))
+
+    def loss(self, config: int | None) -> float:
+        """Time of sharing with these tiles, or (None) of not sharing, over the least of all."""
+        apart = sum(min(one.us.values()) for one in (self.input, self.weights))
+        least = min(apart, *self.us.values())
+        return (self.apart if config is None else self.us[config]) / least
 
 
-def measured(rows: Sequence[Row]) -> list[Measured]:
-    """Problems and stages of part tiles, where all configurations and the choice were measured."""
-    found: dict[tuple[str, str, str], Row] = {}
-    us: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
+def measured(rows: Sequence[Row], processors: int) -> tuple[list[Measured], list[Shared]]:
+    """What part tiles gave, where all configurations were measured."""
+    floor = min((row["sums_us"] for row in rows if row["sums_us"]), default=0)
+    found: dict[tuple[str, str], dict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        key = row["case"], row["precision"], row["stage"]
-        found[key] = row
-        us[key][row["config"]] = us[key].get(row["config"], 0) + row["us"]
-    return [
-        Measured(*key, tuple(row["shape"]), row["kernel_dim"], us[key])
-        for key, row in found.items()
-        if {-1, 0, 1, 2} <= set(us[key])
-    ]
+        found[row["case"], row["precision"]][row["stage"]][row["config"]] = row
+
+    def us_of(configs: Mapping[int, Row]) -> dict[int, float]:
+        return {c: row["us"] + max(0, row["sums_us"] - floor) for c, row in configs.items()}
+
+    alone: list[Measured] = []
+    shared = []
+    for (case, precision), stages in found.items():
+        complete = {name: rows for name, rows in stages.items() if {*rows} == {*CONFIGS}}
+        both = complete.pop("gradients", None)
+        of_problem = {}
+        for name, configs in complete.items():
+            row = configs[0]
+            stage = Stage(name, precision, tuple(row["shape"]), row["kernel_dim"], processors)
+            splits = {config: row["splits"] for config, row in configs.items()}
+            of_problem[name] = Measured(case, stage, us_of(configs), splits, row["chosen"])
+        alone += of_problem.values()
+        if both and {*GRADIENTS} <= {*of_problem}:
+            of_x, of_weights = (of_problem[name] for name in GRADIENTS)
+            shared.append(Shared(of_x, of_weights, us_of(both), both[0]["chosen"]))
+    return alone, shared
 
 
-def choice(one: Measured, processors: int, constants: Constants) -> int:
-    """The configuration that the planner would take, with these constants."""
-    samples, channels, height, width = one.shape
-    steps = 4 * one.kernel_dim**2 * math.ceil(channels / DEPTH[one.precision])
+@dataclass(frozen=True)
+class Fit:
+    """Constants, and what choices lose on average: those that were made, and those by them."""
 
-    def time(config: int) -> float:
-        m, n = TILES[one.precision][config]
-        blocks = math.ceil(samples * height * width / m) * math.ceil(channels / n)
-        turns = math.ceil(blocks / processors)
-        return turns * (steps + constants.overhead) * m * n / constants.rates[config]
-
-    return min(range(3), key=time)
+    constants: Constants
+    made: float
+    fitted: float
+    error: float  # of the times that they model, on average
 
 
-def fit(problems: Sequence[Measured], processors: int) -> tuple[Constants, float]:
-    """The constants whose choices lose least, and how much: the mean of choice over best.
-
-    Of several that lose the same, those nearest to the ones in use.
-    """
-    unsplit = [one for one in problems if one.stage in STAGES]
-    grid = [x / 20 for x in range(8, 25)]
-    candidates = [
-        Constants((1.0, medium, small), overhead)
-        for medium, small, overhead in itertools.product(grid, grid, (0, 2, 4, 6, 8, 12, 16))
-        if small <= medium
-    ]
+def fit(problems: Sequence[Measured]) -> Fit:
+    """The constants whose choices lose least; of those alike to a hundredth, which is noise, the
+    ones that model the times best: where nothing is split, the overhead is in no choice."""
 
     def loss(constants: Constants) -> float:
-        losses = [one.us[choice(one, processors, constants)] / one.us[one.best] for one in unsplit]
-        return sum(losses) / len(losses)
+        return fmean(one.loss(plan(one.stage, constants).config) for one in problems)
 
-    def distance(constants: Constants) -> float:
-        rates = sum(abs(a - b) for a, b in zip(constants.rates, RATES, strict=True))
-        return rates + abs(constants.overhead - OVERHEAD) / 20
+    losses = {
+        constants: loss(constants)
+        for medium, small, overhead in itertools.product(RATES, RATES, OVERHEADS)
+        if small <= medium
+        for constants in [Constants((1.0, medium, small), overhead)]
+    }
+    least = min(losses.values())
+    alike = [constants for constants in losses if losses[constants] <= least + 0.01]
+    best = min(alike, key=lambda constants: error_of(constants, problems))
+    made = fmean(one.loss(one.chosen) for one in problems)
+    return Fit(best, made, losses[best], error_of(best, problems))
 
-    best = min(candidates, key=lambda constants: (round(loss(constants), 4), distance(constants)))
-    return best, loss(best)
+
+def error_of(constants: Constants, problems: Sequence[Measured]) -> float:
+    """Mean factor, less 1, between measured times and modelled ones, whose unit each arithmetic and
+    stage has of its own."""
+    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for one in problems:
+        for config, us in one.us.items():
+            modelled = one.stage.time(config, one.splits[config], constants)
+            ratios[one.stage.precision, one.stage.name].append(math.log(us / modelled))
+    errors = [abs(x - median(group)) for group in ratios.values() for x in group]
+    return math.expm1(fmean(errors))
+
+
+@dataclass(frozen=True)
+class SharingFit:
+    """When both gradients should share a launch, and what choices lose on average."""
+
+    ratio: float  # of a shared launch to one for each with the same tiles: the geometric mean
+    cost: float  # that the planner should reckon with
+    made: float
+    never: float
+    fitted: float
+
+
+def fit_sharing(problems: Sequence[Shared], constants: Constants) -> SharingFit:
+    """The cost of sharing, in planner.shared_config, whose choices lose least; of several, the one
+    nearest to 1, with which launches are shared where both have the same tiles, as now."""
+    ratios = [
+        us / (one.input.us[config] + one.weights.us[config])
+        for one in problems
+        for config, us in one.us.items()
+    ]
+
+    def loss(cost: float) -> float:
+        return fmean(
+            one.loss(shared_config(one.input.stage, one.weights.stage, constants, cost))
+            for one in problems
+        )
+
+    losses = {cost: loss(cost) for cost in COSTS}
+    cost = min(COSTS, key=lambda cost: (round(losses[cost], 2), abs(cost - 1)))
+    return SharingFit(
+        geometric_mean(ratios),
+        cost,
+        fmean(one.loss(one.chosen) for one in problems),
+        fmean(one.loss(None) for one in problems),
+        losses[cost],
+    )

@@ -18,14 +18,15 @@ Row = dict[str, Any]
 # Shares of the time that is left; what a part doesn't use goes to those after it. Guessed: no GPU
 # has run them yet.
 SHARES = {
-    "machine": 8,
+    "machine": 6,
     "build": 40,
     "suite": 12,
-    "times": 20,
-    "stages": 4,
+    "compile": 6,
+    "times": 18,
+    "stages": 3,
     "tiles": 6,
     "sanitizer": 6,
-    "bits": 4,
+    "bits": 3,
 }
 
 

@@ -11,7 +11,7 @@ from ..rivals import allow_tf32
 
 @dataclass(frozen=True)
 class Precision:
-    """How float32 or half precision is computed."""
+    """What the images are stored in and how it is computed."""
 
     name: str
     dtype: torch.dtype  # of x and the parameters
@@ -29,6 +29,7 @@ PRECISIONS = {
         Precision("bfloat16", torch.bfloat16),
         Precision("float16", torch.float16),
         Precision("float32", torch.float32),
+        Precision("float64", torch.float64),
         Precision("autocast", torch.float32, autocast=torch.bfloat16),
     )
 }

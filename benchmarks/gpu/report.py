@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..report import load_pyplot
-from .fit import TOLERATED, fit, measured
-from .parts import Row
-
-Parts = dict[str, Any]
+from .bars import bars
+from .fit import TOLERATED, Measured, Shared, fit, fit_sharing, measured
+from .planner import Constants, plan
+from .records import Parts, geometric_mean, ratios, rows
 
 
 def write(parts: Parts, output: Path) -> None:
@@ -30,16 +29,8 @@ def write(parts: Parts, output: Path) -> None:
 
 
 def markdown(parts: Parts) -> str:
-    sections = (_heading, _parts, _bars, _speed_ups, _stages, _tiles, _sharing, _failures)
+    sections = (_heading, _parts, _bars, _speed_ups, _stages, _tiles, _failures)
     return "\n\n".join(text for section in sections if (text := section(parts))) + "\n"
-
-
-def rows(parts: Parts, part: str, what: str) -> list[Row]:
-    return [row for row in parts.get(part, {}).get("rows", []) if row["what"] == what]
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:
@@ -72,100 +63,11 @@ def _parts(parts: Parts) -> str:
     return table(["part", "status", "time", "rows", ""], body)
 
 
-# The bars.
-
-
-def _ratios(parts: Parts, over: str, **where: object) -> dict[str, float]:
-    """A rival's time over ours, by problem, in the same run."""
-    groups: dict[tuple[object, ...], dict[str, float]] = defaultdict(dict)
-    for row in rows(parts, "times", "time"):
-        if all(row[key] == value for key, value in where.items()):
-            keys = ("suite", "case", "precision", "layout", "mode", "compiled")
-            groups[tuple(row[key] for key in keys)][row["rival"]] = row["p50_us"]
-    return {
-        " ".join(map(str, key[1:5])): group[over] / group["ours"]
-        for key, group in groups.items()
-        if over in group and "ours" in group
-    }
-
-
-def _mean(ratios: dict[str, float]) -> float | None:
-    return geometric_mean([*ratios.values()]) if ratios else None
-
-
-def _share_of_ceiling(parts: Parts, case: str, kernels: Sequence[str], key: str) -> float | None:
-    """The least share of its floor's rate that a kernel reaches."""
-    found = [
-        row["floor_us"] / row["us"]
-        for row in rows(parts, "stages", "kernel")
-        if row["case"].startswith(case) and row["precision"] == "bfloat16"
-        and row["kernel"].split()[0] in kernels and row.get("limit") == key
-    ]  # fmt: skip
-    return min(found, default=None)
-
-
-def bars(parts: Parts) -> list[tuple[str, str, float | None, Callable[[float], bool]]]:
-    """What is measured, the bar in words, the value if there is one, and whether it holds."""
-    suite = parts.get("suite", {}).get("rows", [])
-    counts = next((row for row in suite if row["what"] == "counts"), None)
-    wrong = None
-    if counts is not None and counts["finished"]:
-        wrong = float(counts.get("failed", 0) + counts.get("errors", 0))
-    sanitizer = rows(parts, "sanitizer", "sanitizer")
-    bits = rows(parts, "bits", "bits")
-    main = {"suite": "main", "compiled": ""}
-    compiled = _ratios(parts, "expert compiled", suite="main")
-    single = [
-        row["p50_us"]
-        for row in rows(parts, "times", "time")
-        if row["case"].startswith("1x64x32x32") and row["mode"] == "inference"
-        and row["rival"] == "ours graph"
-    ]  # fmt: skip
-    seconds = sum(entry["seconds"] for entry in parts.values())
-
-    def none(value: float) -> bool:
-        return value == 0
-
-    def at_least(bar: float) -> Callable[[float], bool]:
-        return lambda value: value >= bar
-
-    def at_most(bar: float) -> Callable[[float], bool]:
-        return lambda value: value <= bar
-
-    findings = sum(row["findings"] != 0 for row in sanitizer) if sanitizer else None
-    different = sum(row["different"] + (not row["graph_equal"]) for row in bits) if bits else None
-    return [
-        ("CUDA tests that fail", "0", wrong, none),
-        ("sanitizer runs with findings", "0", findings, none),
-        ("steps of other bits", "0", different, none),
-        *(
-            (
-                f"reference / ours, main, {name}, {mode}",
-                f"≥ {bar}",
-                _mean(_ratios(parts, "reference", precision=name, mode=mode, **main)),
-                at_least(bar),
-            )
-            for name, bar in (("tf32", 3), ("bfloat16", 4))
-            for mode in ("training", "inference")
-        ),
-        ("expert compiled / ours, main", "≥ 1.2", _mean(compiled), at_least(1.2)),
-        ("the same, worst", "≥ 0.95", min(compiled.values(), default=None), at_least(0.95)),
-        ("A at (64,256,64,64), bfloat16: share of the matrix product's rate", "≥ 0.55",
-         _share_of_ceiling(parts, "64x256x64x64", ["forward"], "arithmetic"), at_least(0.55)),
-        ("passes over images at (32,64,256,256): share of the copy's rate", "≥ 0.85",
-         _share_of_ceiling(parts, "32x64x256x256",
-                           ["scale", "gate_gradient", "activation_gradient"], "memory"),
-         at_least(0.85)),
-        ("(1,64,32,32), inference, graph, µs", "≤ 15", max(single, default=None), at_most(15)),
-        ("the whole command, minutes", "≤ 10", seconds / 60, at_most(10)),
-    ]  # fmt: skip
-
-
 def _bars(parts: Parts) -> str:
-    body = []
-    for what, bar, value, holds in bars(parts):
-        verdict = "not measured" if value is None else "" if holds(value) else "**missed**"
-        body.append([what, bar, "" if value is None else f"{value:.3g}", verdict])
+    body = [
+        [bar.what, bar.bar, "" if bar.value is None else f"{bar.value:.3g}", bar.verdict]
+        for bar in bars(parts)
+    ]
     return "## Bars\n\n" + table(["measure", "bar", "measured", ""], body)
 
 
@@ -178,7 +80,7 @@ def _speed_ups(parts: Parts) -> str:
     for rival in dict.fromkeys(row["rival"] for row in times):
         for precision in dict.fromkeys(row["precision"] for row in times):
             for mode in ("inference", "training"):
-                found = _ratios(parts, rival, precision=precision, mode=mode)
+                found = ratios(parts, rival, precision=precision, mode=mode)
                 if rival != "ours" and found:
                     worst = min(found, key=lambda key: found[key])
                     body.append([rival, precision, mode, len(found),
@@ -187,7 +89,11 @@ def _speed_ups(parts: Parts) -> str:
     if not body:
         return ""
     head = ["rival", "precision", "mode", "problems", "its time / ours", "worst", "at"]
-    return "## Speed-ups\n\nGeometric means over problems.\n\n" + table(head, body)
+    return (
+        "## Speed-ups\n\nGeometric means over problems. All rivals but ours had "
+        "`torch.backends.cudnn.benchmark` on, from their first call; ours doesn't call cuDNN.\n\n"
+        + table(head, body)
+    )
 
 
 def _stages(parts: Parts) -> str:
@@ -201,43 +107,83 @@ def _stages(parts: Parts) -> str:
         return ""
     head = ["problem", "precision", "kernel", "µs", "limit", "floor / measured",
             "modelled / measured"]  # fmt: skip
-    return "## Stages of a training step\n\n" + table(head, body)
+    return (
+        "## Stages of a training step\n\nThe L2 cache is emptied before each step; a kernel finds "
+        "in it what those before it have left.\n\n" + table(head, body)
+    )
 
 
 def _tiles(parts: Parts) -> str:
-    problems = measured(rows(parts, "tiles", "tile"))
+    processors = next((row.get("processors") for row in rows(parts, "machine", "machine")), None)
+    if not processors:
+        return ""
+    problems, shared = measured(rows(parts, "tiles", "tile"), processors)
     if not problems:
         return ""
-    slow = sorted((one for one in problems if one.loss > TOLERATED), key=lambda one: -one.loss)
+    slow = [one for one in problems if one.loss(one.chosen) > TOLERATED]
     text = f"## Tiles\n\n{len(slow)} of {len(problems)} choices are over 5 % slower than the best."
     if slow:
-        body = [[one.case, one.precision, one.stage, one.best, f"{one.loss:.2f}"] for one in slow]
-        head = ["problem", "precision", "stage", "best", "chosen / best"]
+        body = [
+            [one.case, one.stage.precision, one.stage.name, one.chosen, one.best,
+             f"{one.loss(one.chosen):.2f}"]
+            for one in sorted(slow, key=lambda one: -one.loss(one.chosen))
+        ]  # fmt: skip
+        head = ["problem", "precision", "stage", "chosen", "best", "chosen / best"]
         text += "\n\n" + table(head, body)
-    processors = next((row.get("processors") for row in rows(parts, "machine", "machine")), None)
-    if processors:
-        constants, loss = fit(problems, processors)
-        text += (
-            f"\n\nConstants that would have chosen best: kRate {constants.rates}, kOverheadSteps "
-            f"{constants.overhead}; choices would then be {loss:.3f} times the best on average."
-        )
+    sections = [text, _constants(problems), _sharing(shared)]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _constants(problems: Sequence[Measured]) -> str:
+    body, splits = [], []
+    stages = [*dict.fromkeys(one.stage.name for one in problems)]
+    for names in [*([name] for name in stages), stages]:
+        of_stage = [one for one in problems if one.stage.name in names]
+        found = fit(of_stage)
+        rates = ", ".join(map(str, found.constants.rates))
+        body.append([names[0] if len(names) == 1 else "all", rates, found.constants.overhead,
+                     f"{found.made:.3f}", f"{found.fitted:.3f}", f"{found.error:.0%}"])  # fmt: skip
+        if names == ["weight_gradient"]:
+            for one in of_stage:
+                launch = plan(one.stage, found.constants)
+                now = one.chosen, one.splits[one.chosen]
+                if now != (launch.config, launch.splits):
+                    splits.append([one.case, one.stage.precision, *now, launch.config,
+                                   launch.splits])  # fmt: skip
+    head = ["stage", "kRate", "kOverheadSteps", "made / best", "fitted / best", "error"]
+    text = (
+        "### Constants of the planner\n\nThose whose choices would lose least, and what choices "
+        "lose on average: those that were made, those by these constants. *error*: of the times "
+        "that they model.\n\n" + table(head, body)
+    )
+    if splits:
+        head = ["problem", "precision", "tiles", "splits", "tiles, fitted", "splits, fitted"]
+        text += "\n\nGradients of sub-kernels that would be launched otherwise:\n\n"
+        text += table(head, splits)
     return text
 
 
-def _sharing(parts: Parts) -> str:
-    groups: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
-    for row in rows(parts, "tiles", "sharing"):
-        groups[row["case"], row["precision"]][row["wanted"]] = row
-    body = []
-    for key, group in groups.items():
-        if len(group) == 3:
-            apart = group["x"]["us"] + group["sub-kernels"]["us"]
-            shared = "yes" if group["both"]["shared"] else "no"
-            body.append([*key, shared, f"{group['both']['us']:.1f}", f"{apart:.1f}"])
-    if not body:
+def _sharing(shared: Sequence[Shared]) -> str:
+    if not shared:
         return ""
-    head = ["problem", "precision", "share a launch", "together, µs", "each alone, sum, µs"]
-    return "## Gradients of x and of the sub-kernels\n\n" + table(head, body)
+    body = []
+    for one in shared:
+        best = min(one.us, key=lambda config: one.us[config])
+        body.append([one.input.case, one.input.stage.precision,
+                     "no" if one.chosen is None else one.chosen, best, f"{one.us[best]:.1f}",
+                     f"{one.apart:.1f}", f"{one.loss(one.chosen):.2f}"])  # fmt: skip
+    found = fit_sharing(shared, Constants())
+    head = ["problem", "precision", "share tiles", "best tiles", "together, µs", "apart, µs",
+            "chosen / best"]  # fmt: skip
+    return (
+        "### Gradients of x and of the sub-kernels\n\nTogether with the best tiles for that, and "
+        "each alone with those chosen for it. A shared launch takes "
+        f"{found.ratio:.2f} times what both take alone with the same tiles. Choices are "
+        f"{found.made:.3f} times the best on average; without sharing they'd be "
+        f"{found.never:.3f}, and {found.fitted:.3f} if launches were shared where "
+        f"{found.cost:.2f} times the modelled times of both with the same tiles is at most those "
+        "apart (1 is as now).\n\n" + table(head, body)
+    )
 
 
 def _failures(parts: Parts) -> str:

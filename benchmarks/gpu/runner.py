@@ -54,23 +54,28 @@ def run_parts(
         after: called with the results after every part.
     """
     results, start = Results(output), clock()
-    for part in SHARES:
+    for part in SHARES:  # of a run that was killed
         if rows_file(output, part).exists():
-            rows = take_rows(output, part)
-            reason = "the run was cut short"
-            results.write(part, {"status": "stopped", "reason": reason, "seconds": 0, "rows": rows})
+            _finish(results, part, "stopped", "the run was cut short", 0)
     for index, part in enumerate(parts):
         limit = max(1.0, limits(parts[index:], seconds - (clock() - start)))
         print(f"[{part}] at most {limit:.0f} s", flush=True)
         began = clock()
-        status, reason = run_part(part, output, limit, quick)
-        rows = take_rows(output, part)
-        took = round(clock() - began, 1)
-        entry = {"status": status, "reason": reason, "seconds": took, "rows": rows}
-        results.write(part, entry)
-        print(f"[{part}] {status}{': ' + reason if reason else ''}, {took} s", flush=True)
-        after(results)
+        status, reason = "stopped", "the run was cut short"
+        try:
+            status, reason = run_part(part, output, limit, quick)
+        finally:
+            took = round(clock() - began, 1)
+            _finish(results, part, status, reason, took)
+            print(f"[{part}] {status}{': ' + reason if reason else ''}, {took} s", flush=True)
+            after(results)
     return results
+
+
+def _finish(results: Results, part: str, status: str, reason: str, seconds: float) -> None:
+    rows = take_rows(results.file.parent, part)
+    entry = {"status": status, "reason": reason, "seconds": seconds, "rows": rows}
+    results.write(part, entry)
 
 
 def run_part(part: str, output: Path, limit: float, quick: bool) -> tuple[str, str]:

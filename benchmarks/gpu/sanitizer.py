@@ -18,8 +18,9 @@ from .device import cuda_of
 from .parts import Row, Skip, Task
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-# Shape, dtype, config: tiles from large to small, and channels that the plain kernels take.
-STEPS = [
+Step = tuple[tuple[int, ...], str, int]  # shape, dtype, config
+# Tiles from large to small, and channels that the plain kernels take.
+STEPS: list[Step] = [
     *(
         ((2, 64, 13, 11), dtype, config)
         for config in (0, 1, 2)
@@ -28,6 +29,7 @@ STEPS = [
     *(((1, 18, 7, 6), dtype, 3) for dtype in ("bfloat16", "float32")),
 ]
 QUICK = "--quick"
+SPARED = 5  # seconds of the part's time, to write down what a tool that hangs has found
 REFUSED = ("Device not supported", "not supported on", "Unable to find injection")
 
 
@@ -43,8 +45,15 @@ def measure(task: Task) -> Iterator[Row]:
     def said_by(tool: str) -> str:
         command = [program, "--tool", tool, "--report-api-errors", "no",
                    "--kernel-regex", "kns=sspcab", *steps]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True, env=environment)
-        return run.stdout + run.stderr
+        # Into a file: the end of a pipe would be held open by what a killed tool leaves behind.
+        log = task.output / f"{tool}.log"
+        with log.open("w") as file:
+            try:
+                limit = max(1, task.left() - SPARED)
+                subprocess.run(command, stdout=file, stderr=file, env=environment, timeout=limit)
+            except subprocess.TimeoutExpired:
+                print(f"not finished after {limit:.0f} s", file=file)
+        return log.read_text(errors="replace")
 
     refused = []
     pool = ThreadPoolExecutor()
@@ -57,8 +66,9 @@ def measure(task: Task) -> Iterator[Row]:
             continue
         summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)", said)
         findings = int(summary[1]) if summary else None
-        row: Row = {"what": "sanitizer", "tool": tool, "findings": findings,
-                    "steps": said.count("step of ")}  # fmt: skip
+        taken = said.count("step of ")
+        row: Row = {"what": "sanitizer", "tool": tool, "findings": findings, "steps": taken,
+                    "finished": taken == len(steps_of(task.quick))}  # fmt: skip
         yield row if findings == 0 else row | {"text": said[-8000:]}
     if refused:
         raise Skip(refused[0])
@@ -68,10 +78,14 @@ def _refuses(line: str) -> bool:
     return any(text in line for text in REFUSED)
 
 
+def steps_of(quick: bool) -> list[Step]:
+    return STEPS[:1] if quick else STEPS
+
+
 def take_steps(quick: bool) -> None:
     from ..one_step import main
 
-    for shape, dtype, config in STEPS[:1] if quick else STEPS:
+    for shape, dtype, config in steps_of(quick):
         main(["--shape", *map(str, shape), "--dtype", dtype, "--config", str(config)])
         print(f"step of {shape} {dtype} {config}", flush=True)
 

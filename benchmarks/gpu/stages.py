@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch.autograd import DeviceType
@@ -24,6 +23,7 @@ import sspcab_cuda
 from ..cases import Case
 from ..kernel_report import PEAKS, Kernel, ReportError
 from ..rivals import Problem
+from ..timing import Call, flush_of
 from .device import cuda_of
 from .parts import Row, Skip, Task
 from .precisions import PRECISIONS
@@ -48,11 +48,11 @@ def measure(task: Task) -> Iterator[Row]:
     cuda_of(task)
     ceilings = task.ceilings()
     for case in QUICK if task.quick else CASES:
+        values = Problem.make(case, torch.float32, torch.device("cuda"), "channels_last")
         for name in ("bfloat16", "tf32"):
             precision = PRECISIONS[name]
             precision.set()
-            problem = Problem.make(case, torch.float32, torch.device("cuda"), "channels_last")
-            problem = replace(problem, layout="channels_last").to(precision.dtype)
+            problem = values.to(precision.dtype)
             for kernel, seconds in kernel_seconds(problem, REPEATS).items():
                 floor = floor_of(kernel, problem, name, ceilings)
                 modelled = floor_of(kernel, problem, name, _datasheet())
@@ -76,13 +76,14 @@ def kernel_seconds(problem: Problem, repeats: int) -> dict[str, float]:
     return profiled(step, repeats)
 
 
-def profiled(step: object, repeats: int) -> dict[str, float]:
-    """Seconds of each of our kernels in one call of step."""
-    assert callable(step)
+def profiled(step: Call, repeats: int) -> dict[str, float]:
+    """Seconds of each of our kernels in one call of step, which starts with an empty L2 cache."""
+    flush = flush_of(torch.device("cuda"))
     step()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
         for _ in range(repeats):
+            flush()
             step()
         torch.cuda.synchronize()
     seconds: dict[str, float] = defaultdict(float)

@@ -1,65 +1,65 @@
-"""Part tiles: every configuration of tiles forced, beside the one that is chosen; and the gradients
-of x and of the sub-kernels together, beside each of them alone, in a launch of its own."""
+"""Part tiles: every configuration of tiles forced, for the forward pass, for the gradients of x and
+of the sub-kernels each alone and both in one launch; beside what the planner chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 import torch
 
 import sspcab_cuda
 
 from ..cases import SUITES, Case
-from ..one_step import forced
+from ..one_step import convolutions_alone
 from ..rivals import Problem
 from .device import cuda_of
+from .fit import GRADIENTS
 from .parts import Row, Task
+from .planner import CONFIGS, Constants, Stage, plan
 from .precisions import PRECISIONS
 from .stages import profiled
 from .times import LARGE, QUICK, SINGLE
 
 CASES = (*SUITES["main"], *LARGE, *SINGLE, Case(4, 256, 32, 32, kernel_dim=3))
 NAMES = ("bfloat16", "tf32", "float32")
-CONFIGS = (-1, 0, 1, 2)  # -1: chosen by size
 REPEATS = 5
-# The stages that have tiles, by the word that their kernels begin with.
-GRADIENTS = ("input_gradient", "weight_gradient", "gradients")
-STAGES = ("forward", *GRADIENTS)
-WANTED = ("both", "x", "sub-kernels")
 
 
 def measure(task: Task) -> Iterator[Row]:
-    cuda_of(task)
+    device = cuda_of(task)
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
     for case in QUICK if task.quick else CASES:
+        values = Problem.make(case, torch.float32, device, "channels_last")
+        shape = case.n, case.channels, case.height, case.width
         for name in NAMES:
             precision = PRECISIONS[name]
-            precision.set()
-            problem = Problem.make(case, precision.dtype, torch.device("cuda"), "channels_last")
+            problem = values.to(precision.dtype)
+            block = problem.block(sspcab_cuda.SSPCAB)
+            stages = {stage: Stage(stage, name, shape, case.kernel_dim, processors)
+                      for stage in ("forward", *GRADIENTS)}  # fmt: skip
             for config in CONFIGS:
-                seconds = profiled(_step(problem, precision.tf32, config), REPEATS)
-                for kernel, value in seconds.items():
-                    stage = kernel.split()[0]
-                    if stage in STAGES:
-                        yield {"what": "tile", "case": str(case), "precision": name,
-                               "shape": [case.n, case.channels, case.height, case.width],
-                               "kernel_dim": case.kernel_dim, "stage": stage, "config": config,
-                               "kernel": kernel, "us": 1e6 * value}  # fmt: skip
-            for wanted in WANTED:
-                seconds = profiled(_step(problem, precision.tf32, -1, wanted), REPEATS)
-                words = {kernel.split()[0]: value for kernel, value in seconds.items()}
-                yield {"what": "sharing", "case": str(case), "precision": name, "wanted": wanted,
-                       "shared": "gradients" in words,
-                       "us": 1e6 * sum(words.get(stage, 0) for stage in GRADIENTS)}  # fmt: skip
+                step = convolutions_alone(
+                    block, problem.x, (problem.grad_out, problem.grad_loss), precision.tf32, config
+                )
+                us: dict[str, float] = defaultdict(float)
+                for kernel, seconds in profiled(step, REPEATS).items():
+                    us[kernel.split()[0]] += 1e6 * seconds
+                splits = plan(stages["weight_gradient"], Constants(), config).splits
+                for stage, chosen in _choices(stages).items():
+                    if stage not in us:
+                        continue
+                    # What was split is added up twice: of that gradient alone, and of both.
+                    split = stage in ("weight_gradient", "gradients")
+                    yield {"what": "tile", "case": str(case), "precision": name,
+                           "shape": [*shape], "kernel_dim": case.kernel_dim, "stage": stage,
+                           "config": config, "splits": splits if split else 1, "chosen": chosen,
+                           "us": us[stage],
+                           "sums_us": us["parameter_gradients"] / 2 if split else 0}  # fmt: skip
 
 
-def _step(problem: Problem, tf32: bool, config: int, wanted: str = "both") -> object:
-    """A training step with a configuration of tiles, for gradients of x, the parameters or both."""
-    block = problem.block(sspcab_cuda.SSPCAB).requires_grad_(wanted != "x")
-    x = problem.x.detach().requires_grad_(wanted != "sub-kernels")
-    leaves = [tensor for tensor in (x, *block.parameters()) if tensor.requires_grad]
-
-    def step() -> None:
-        outputs = forced(block, x, tf32, config)
-        torch.autograd.grad(outputs, leaves, [problem.grad_out, problem.grad_loss])
-
-    return step
+def _choices(stages: Mapping[str, Stage]) -> dict[str, int | None]:
+    """The configuration that each gets; of both gradients None where they don't share a launch."""
+    chosen = {name: plan(stage, Constants()).config for name, stage in stages.items()}
+    of_x, of_weights = (chosen[name] for name in GRADIENTS)
+    return {**chosen, "gradients": of_x if of_x == of_weights else None}
