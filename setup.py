@@ -34,6 +34,7 @@ CPU_SOURCES = [
     "csrc/bindings.cpp",
     "csrc/registration.cpp",
     "csrc/cpu/dispatch.cpp",
+    "csrc/cpu/panel_cache.cpp",
     "csrc/cpu/masked_conv2d.cpp",
     "csrc/cpu/squeeze_excite.cpp",
     "csrc/cpu/reconstruction_loss.cpp",

@@ -7,7 +7,7 @@ import math
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -113,9 +113,10 @@ class Ratio:
         over, under = (getattr(rows[name], self.field) for name in (self.over, self.under))
         return over / under if over and under else None
 
-    def worst(self, values: Iterable[float]) -> float:
-        """The worst for us: the highest where we are on top, else the lowest."""
-        return max(values) if self.over == "ours" else min(values)
+    def worst(self, values: Sequence[float | None]) -> int:
+        """Where the worst for us is: the highest where we are on top, else the lowest."""
+        known = [(value, index) for index, value in enumerate(values) if value is not None]
+        return (max if self.over == "ours" else min)(known)[1]
 
 
 BETTER_EXPERT = "better expert"  # the expert in the layout that suits it better
@@ -152,11 +153,16 @@ def _ratios(rows: Sequence[Row]) -> str:
     table = [["", *(ratio.title for ratio, _ in columns)]]
     for index, (case, layout) in enumerate(runs):
         table.append([f"{case} {layout}", *(_number(values[index]) for _, values in columns)])
-    known = [(ratio, [v for v in values if v is not None]) for ratio, values in columns]
-    means = (math.exp(statistics.fmean(map(math.log, values))) for _, values in known)
+    known = [[value for value in values if value is not None] for _, values in columns]
+    means = (math.exp(statistics.fmean(map(math.log, values))) for values in known)
     table.append(["geometric mean", *map(_number, means)])
-    table.append(["worst", *(_number(ratio.worst(values)) for ratio, values in known)])
-    return as_table(table)
+    worst = [ratio.worst(values) for ratio, values in columns]
+    table.append(["worst", *(_number(columns[i][1][index]) for i, index in enumerate(worst))])
+    lines = [as_table(table)]
+    for (ratio, _), index in zip(columns, worst, strict=True):
+        case, layout = list(runs)[index]
+        lines.append(f"  worst {ratio.title}: {case} {layout}")
+    return "\n".join(lines)
 
 
 def write_csv(path: Path, environment: Environment, rows: Sequence[Row]) -> None:

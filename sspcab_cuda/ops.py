@@ -83,9 +83,17 @@ def _laid_out_as(
     parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Gradients with the strides of their parameters, as DDP's buckets have them."""
+
+    def laid_out(p: Tensor, g: Tensor) -> Tensor:
+        if g.stride() == p.stride():
+            return g
+        sizes_and_strides = zip(p.shape, p.stride(), g.stride(), strict=True)
+        if all(size == 1 or ours == theirs for size, ours, theirs in sizes_and_strides):
+            return g.as_strided(p.shape, p.stride())  # k' = 1 in channels_last: the same memory
+        return torch.empty_like(p).copy_(g)
+
     return [
-        g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-        for p, g in zip(parameters, gradients, strict=True)
+        None if g is None else laid_out(p, g) for p, g in zip(parameters, gradients, strict=True)
     ]
 
 

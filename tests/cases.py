@@ -220,10 +220,12 @@ def forced(
     grad_loss: Tensor,
     config: int,
     allow_tf32: bool = False,
+    *,
+    relu: bool = True,
 ) -> dict[str, Tensor]:
     """As forward_backward, ours, with the way convolutions are computed (csrc/registration.cpp)."""
     inputs = leaves(tensors)
-    out, loss = ops.sspcab(*inputs, dilation, True, True, allow_tf32, config)[:2]
+    out, loss = ops.sspcab(*inputs, dilation, relu, True, allow_tf32, config)[:2]
     return _named(out, loss, torch.autograd.grad([out, loss], inputs, [grad_out, grad_loss]))
 
 

@@ -198,3 +198,17 @@ def test_ratios_take_the_expert_in_its_better_layout() -> None:
     assert ["channels_last", "3.000", "3.000"] in ends
     assert ["mean", "3.464", "2.121"] in ends
     assert ["worst", "3.000", "1.500"] in ends
+    case = SUITES["main"][0]
+    assert f"worst expert / ours: {case} channels_last" in text
+    assert f"worst better expert / ours: {case} nchw" in text
+
+
+def test_random_cases() -> None:
+    """Drawn anew in every process, they are the same, and of every kind."""
+    cases = SUITES["sweep-random"]
+    assert len(set(cases)) > 190
+    assert cases[:2] == (Case(1, 81, 12, 84, 3, 2), Case(16, 5, 123, 15, 3, 0))
+    assert {case.kernel_dim for case in cases} == {1, 2, 3}
+    assert {case.dilation for case in cases} == set(range(5))
+    assert min(case.channels for case in cases) == 3
+    assert max(case.channels for case in cases) > 1000

@@ -17,7 +17,7 @@ class ConvolutionGradient {
   // needs[0]: x, needs[1..4]: the weights, needs[5]: bias
   ConvolutionGradient(const MaskedConvolution<D>& conv, const Tensor& x,
                       const std::vector<Tensor>& weights, const std::vector<bool>& needs)
-      : conv_(conv), s_(sample_of(x)), needs_x_(needs[0]) {
+      : conv_(conv), s_(sample_of(x)), needs_x_(needs[0]), weights_(weights) {
     for (int64_t i = 0; i < 4; ++i) {
       corners_[i] = needs[1 + i];
       needs_weights_ |= needs[1 + i];
@@ -26,8 +26,8 @@ class ConvolutionGradient {
     grad_bias_.emplace_back(weights[0], std::vector<int64_t>{s_.channels}, needs[5]);
     bias_ = zeros<double>(s_.channels);
     grad_x_ = needs_x_ ? empty_image(x) : empty(x, {0}, x.scalar_type());
-    if (needs_weights_) weight_gradient_.emplace(conv, corners_);
-    if (needs_x_) panels_ = conv.pack_panels(SubKernelWeights<T>(weights).pointers(), true);
+    if (needs_weights_ && !conv.windows()) weight_gradient_.emplace(conv, corners_);
+    if (needs_x_) mirrored_ = conv.prepare(weights_.view(), /*mirrored=*/true);
   }
 
   bool needs_any() const { return needs_x_ || needs_weights_ || grad_bias_[0].needed(); }
@@ -54,21 +54,25 @@ class ConvolutionGradient {
     for (int64_t item = 0; item < items; ++item) {
       for (int64_t c = 0; c < s_.channels; ++c) bias_[c] += bias[item * s_.channels + c];
     }
+    x += first * s_.numel();
+    D* const grad_x = needs_x_ ? mutable_data<D>(grad_x_) + first * s_.numel() : nullptr;
+    if (conv_.windows()) {
+      add_windows(of_sample(all, s_, first), x, blocked_x.get(), grad_a.get(), count, grad_x);
+      return;
+    }
     if (needs_x_) {
-      conv_.input_gradient(grad_a.get(), count, panels_.get(), of_sample(all, s_, first),
-                           mutable_data<D>(grad_x_) + first * s_.numel());
+      conv_.input_gradient(grad_a.get(), count, mirrored_, of_sample(all, s_, first), grad_x);
     }
-    if (needs_weights_) {
-      weight_gradient_->add(x + first * s_.numel(), blocked_x.get(), grad_a.get(), count);
-    }
+    if (needs_weights_) weight_gradient_->add(x, blocked_x.get(), grad_a.get(), count);
   }
 
   // Appends x, the four weights and the bias.
   void finish(std::vector<Tensor>& gradients) {
-    if (needs_weights_) {
-      T* pointers[4];
-      for (int64_t i = 0; i < 4; ++i) pointers[i] = grad_weights_[i].get();
-      weight_gradient_->finish(pointers);
+    T* pointers[4];
+    for (int64_t i = 0; i < 4; ++i) pointers[i] = grad_weights_[i].get();
+    if (weight_gradient_) weight_gradient_->finish(pointers);
+    for (int64_t i = 0; conv_.windows() && starts_ && i < 4; ++i) {  // nothing was added
+      std::fill_n(pointers[i], corners_[i] ? grad_weights_[i].numel() : 0, T(0));
     }
     gradients.push_back(grad_x_);
     for (const auto& grad_weight : grad_weights_) gradients.push_back(grad_weight.finish());
@@ -81,14 +85,33 @@ class ConvolutionGradient {
   }
 
  private:
+  void add_windows(const OutputGradient<D>& gradient, const D* x, T* blocked_x, T* grad_a,
+                   int64_t count, D* grad_x) {
+    const WindowConvolution<D>& windows = *conv_.windows();
+    const Buffer<T> gradients = windows.gather_gradient(
+        [&](int64_t n) { return View<T>::of(conv_.whole(grad_a + n * conv_.whole_size())); },
+        count);
+    if (needs_x_) {
+      windows.input_gradient(gradients.get(), count, mirrored_.weights, gradient, grad_x);
+    }
+    if (needs_weights_ && !windows.empty()) {
+      T* pointers[4];
+      for (int64_t i = 0; i < 4; ++i) pointers[i] = grad_weights_[i].get();
+      windows.weight_gradient([&](int64_t n) { return conv_.view(x, blocked_x, n); },
+                              gradients.get(), count, corners_, starts_, pointers);
+      starts_ = false;
+    }
+  }
+
   const MaskedConvolution<D>& conv_;
   Sample s_;
   bool needs_x_, needs_weights_ = false;
-  bool corners_[4];
+  bool corners_[4], starts_ = true;
+  SubKernelWeights<T> weights_;
   Tensor grad_x_;
   std::vector<ParameterGradient<T>> grad_weights_, grad_bias_;
   Buffer<double> bias_;
-  Buffer<T> panels_;
+  Filters<T> mirrored_;
   std::optional<typename MaskedConvolution<D>::WeightGradient> weight_gradient_;
 };
 

@@ -21,6 +21,8 @@
 
 namespace sspcab::cpu {
 
+class Windows;
+
 using Half = c10::Half;
 using BFloat16 = c10::BFloat16;
 
@@ -125,6 +127,39 @@ constexpr int64_t component_of(int64_t corner, bool mirrored) {
   return ((corner ^ flip) & 1) * 6 + ((corner ^ flip) >> 1) * 2;
 }
 
+// The four sub-kernels where they lie, channels apart or channels_last: the weight of output o,
+// input c and tap t of a corner is at o · C · k'² + c · channel_stride + t · tap_stride.
+template <class T>
+struct Weights {
+  const T* corner[4];
+  int64_t channel_stride, tap_stride;
+};
+
+// How the convolution and the gradient of its input are computed; the values of `config`.
+enum class Way { direct, winograd, windows };
+
+// C = A · B. Elements of A lie a_row apart along the rows and a_step along what is added up; rows
+// of B and C are contiguous.
+template <class T>
+struct Product {
+  const T* a;
+  int64_t a_row, a_step;
+  const T* b;
+  int64_t b_step;
+  T* c;
+  int64_t c_row;
+  int64_t rows, columns, length;
+  bool starts = true;  // replaces C rather than adds to it
+};
+
+// Of the windows (windows.h), for the tiles of a convolution and one sample; rows of the first tile
+// come first. Forward there is one tap.
+template <class T>
+struct WindowProducts {
+  const T* data;
+  int64_t corner_stride, tap_stride, channel_stride;
+};
+
 template <class D>
 struct Convolution {
   using T = Compute<D>;
@@ -132,7 +167,7 @@ struct Convolution {
   Rows rows;  // with Winograd: pairs of rows
   SubKernels sub_kernels;
   int64_t sign;  // of the taps' offsets: 1 forward, -1 for the input's gradient
-  bool winograd;
+  Way way;
   // Ascending, the last one the height or width: pixels between two borders have the same taps.
   const int64_t *row_borders, *column_borders;
   View<T> input;
@@ -140,11 +175,12 @@ struct Convolution {
   int64_t first_tile, last_tile;
   T* scratch;  // kernels.scratch elements, or Winograd's
   Tap* taps;   // room for all taps
+  WindowProducts<T> products;
 
-  int64_t filters() const { return winograd ? kComponents : 4; }
+  int64_t filters() const { return way == Way::winograd ? kComponents : 4; }
   // Which of them is that of a corner.
   int64_t filter_of(int64_t corner) const {
-    return winograd ? component_of(corner, sign < 0) : corner;
+    return way == Way::winograd ? component_of(corner, sign < 0) : corner;
   }
   // Of step i of a sub-kernel, in whichever corner comes first.
   int64_t first_offset(int64_t i) const {
@@ -162,8 +198,8 @@ struct Kernels {
   // Rows of an image into a blocked image.
   void (*pack)(const D* image, const Sample&, Rows, const Blocked<T>&);
   // Panel of one tile. Forward: inputs are input channels. Mirrored: inputs are output channels.
-  void (*pack_panel)(const T* const weights[4], SubKernels, int64_t channels, bool mirrored,
-                     int64_t tile, T* panel);
+  void (*pack_panel)(const Weights<T>&, SubKernels, int64_t channels, bool mirrored, int64_t tile,
+                     T* panel);
   // Its Winograd components.
   void (*transform_panel)(const T* panel, SubKernels, int64_t channels, bool mirrored, int64_t tile,
                           T* result);
@@ -179,6 +215,14 @@ struct Kernels {
   // Scatters what weight_gradient summed into the four weights.
   void (*unpack_weight_gradient)(const T* grad, SubKernels, int64_t channels, int64_t block,
                                  int64_t tile, const bool corners[4], T* const grad_weights[4]);
+
+  // The windows' matrices and their products: isa/windows.h and isa/matrix_product.h
+  void (*gather_rows)(const View<T>&, const Sample&, const Windows&, int64_t row, int64_t column,
+                      int64_t block, T* to, int64_t row_stride);
+  void (*gather_columns)(const View<T>&, const Sample&, const Windows&, int64_t row, int64_t column,
+                         int64_t block, T* to, int64_t row_stride, int64_t step);
+  void (*multiply)(const Product<T>&);
+  void (*multiply_dense)(const Product<T>&);
 
   // sums[c] += Σ image over the rows
   void (*channel_sums)(const D* image, const Sample&, Rows, double* sums);

@@ -23,6 +23,35 @@ inline void float_to_half(Floats v, Half* p) {
 }
 #define SSPCAB_HALF_CONVERSION
 
+// `count` elements of an array into the first lanes of a vector, the others 0, and back. Masked
+// stores are slow on some processors.
+alignas(32) constexpr int32_t kMasks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+template <class D>
+inline void load_part(const D* p, int64_t count, D* lanes) {
+  if constexpr (sizeof(D) == 2) {
+    D copy[8] = {};
+    for (int64_t i = 0; i < count; ++i) copy[i] = p[i];
+    memcpy(static_cast<void*>(lanes), copy, sizeof(copy));
+  } else {
+    const int64_t words = count * (sizeof(D) / 4);
+    const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMasks + 8 - words));
+    _mm256_storeu_ps(reinterpret_cast<float*>(lanes),
+                     _mm256_maskload_ps(reinterpret_cast<const float*>(p), mask));
+  }
+}
+template <class D>
+inline void store_part(const D* lanes, int64_t count, D* p) {
+  const char* from = reinterpret_cast<const char*>(lanes);
+  char* to = reinterpret_cast<char*>(p);
+  const int64_t bytes = count * sizeof(D);
+  int64_t done = 0;
+  if (bytes & 16) memcpy(to, from, 16), done = 16;
+  if (bytes & 8) memcpy(to + done, from + done, 8), done += 8;
+  if (bytes & 4) memcpy(to + done, from + done, 4), done += 4;
+  if (bytes & 2) memcpy(to + done, from + done, 2);
+}
+#define SSPCAB_PARTS
+
 #include "cpu/isa/all.h"
 
 }  // namespace sspcab::cpu::avx2

@@ -25,6 +25,35 @@ inline void float_to_half(Floats v, Half* p) {
 }
 #define SSPCAB_HALF_CONVERSION
 
+// `count` elements of an array into the first lanes of a vector, the others 0, and back.
+template <class D>
+inline void load_part(const D* p, int64_t count, D* lanes) {
+  if constexpr (sizeof(D) == 2) {
+    const auto mask = static_cast<__mmask16>((1u << count) - 1);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_maskz_loadu_epi16(mask, p));
+  } else if constexpr (sizeof(D) == 4) {
+    const auto mask = static_cast<__mmask16>((1u << count) - 1);
+    _mm512_storeu_ps(lanes, _mm512_maskz_loadu_ps(mask, p));
+  } else {
+    const auto mask = static_cast<__mmask8>((1u << count) - 1);
+    _mm512_storeu_pd(lanes, _mm512_maskz_loadu_pd(mask, p));
+  }
+}
+template <class D>
+inline void store_part(const D* lanes, int64_t count, D* p) {
+  if constexpr (sizeof(D) == 2) {
+    const auto mask = static_cast<__mmask16>((1u << count) - 1);
+    _mm256_mask_storeu_epi16(p, mask, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
+  } else if constexpr (sizeof(D) == 4) {
+    const auto mask = static_cast<__mmask16>((1u << count) - 1);
+    _mm512_mask_storeu_ps(p, mask, _mm512_loadu_ps(lanes));
+  } else {
+    const auto mask = static_cast<__mmask8>((1u << count) - 1);
+    _mm512_mask_storeu_pd(p, mask, _mm512_loadu_pd(lanes));
+  }
+}
+#define SSPCAB_PARTS
+
 #include "cpu/isa/all.h"
 
 }  // namespace sspcab::cpu::avx512

@@ -12,12 +12,13 @@ void forward(const Tensor& x, const std::vector<Tensor>& weights, const std::vec
   const Sample s = sample_of(y);
   const int64_t samples = x.size(0);
   const MaskedConvolution<D> conv(s, {weights[0].size(3), dilation}, samples, config);
-  const Buffer<T> panels = conv.pack_panels(SubKernelWeights<T>(weights).pointers(), false);
+  const SubKernelWeights<T> sub_kernels(weights);
+  const Filters<T> filters = conv.prepare(sub_kernels.view(), /*mirrored=*/false);
   const Buffer<T> bias = zeros<T>(s.channels);
   for (const Tensor& b : biases) {
     kernels<D>().add_scaled(Parameter<T>(b).get(), 1, s.channels, bias.get());
   }
-  conv.forward(data<D>(x), samples, conv.bands(samples), panels.get(), bias.get(), relu,
+  conv.forward(data<D>(x), samples, conv.bands(samples), filters, bias.get(), relu,
                mutable_data<D>(y), /*sums=*/nullptr);
 }
 

@@ -3,13 +3,17 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <set>
 #include <type_traits>
 #include <vector>
 
 #include "checks.h"
 #include "cpu/buffer.h"
+#include "cpu/choice.h"
 #include "cpu/kernels.h"
+#include "cpu/panel_cache.h"
+#include "cpu/window_convolution.h"
 #include "cpu/winograd.h"
 #include "cpu/workers.h"
 
@@ -22,6 +26,13 @@ constexpr int64_t kGroupOfSamplesBytes = 8 << 20;
 constexpr int64_t kBandBytes = 1 << 20;
 constexpr int64_t kPixelsPerBand = 64;
 constexpr int64_t kItemsPerWorker = 2;
+// How much waiting is worth a second look at the input, where items are few.
+constexpr double kIdle = 0.08;
+constexpr int64_t kManyItems = 8;
+// What share of the time panels must take to be kept for the next call.
+constexpr double kWorthKeeping = 0.05;
+// How many times a band's rows are packed before packing the whole image once is better.
+constexpr double kOverlap = 1.5;
 
 // body(first sample, count) for every group of a batch that is not empty.
 template <class D, class Body>
@@ -53,13 +64,19 @@ struct Bands {
   }
 };
 
-// The values of `config`: how the convolution and the gradient of its input are computed.
-constexpr int64_t kAutomatic = -1, kDirect = 0, kWinograd = 1;
+constexpr int64_t kAutomatic = -1;  // or a Way
 
 inline void check_config(int64_t config) {
-  check(config >= kAutomatic && config <= kWinograd,
-        "config must be -1 (automatic), 0 (direct) or 1 (Winograd); got ", config);
+  check(config >= kAutomatic && config <= static_cast<int64_t>(Way::windows),
+        "config must be -1 (automatic), 0 (direct), 1 (Winograd) or 2 (windows); got ", config);
 }
+
+// Sub-kernels as a convolution wants them.
+template <class T>
+struct Filters {
+  Weights<T> weights;
+  std::shared_ptr<const Buffer<T>> panels;  // none for products of windows
+};
 
 template <class D>
 class MaskedConvolution {
@@ -71,13 +88,15 @@ class MaskedConvolution {
         sub_kernels_(sub_kernels),
         tiles_(divide_up(sample.channels, k_.tile)),
         winograd_(sample, sub_kernels),
-        uses_winograd_(config == kAutomatic ? winograd_.pays(samples) : config == kWinograd),
+        choice_(config == kAutomatic ? choose_way(sample, sub_kernels, samples, k_.tile / 2)
+                                     : Choice{static_cast<Way>(config), 0}),
         workers_(static_cast<double>(samples) * sample.numel() * sample.channels *
-                 sub_kernels.taps()) {
+                 sub_kernels.taps()),
+        windows_(sample, sub_kernels, workers_) {
     // Reading channels_last memory where it lies beats packing, unless the pixels' distance, a
     // multiple of 4096 bytes, sends them all to the same few places of the first-level cache.
-    reads_in_place_ =
-        std::is_same_v<D, T> && sample.channels_last && sample.channels * sizeof(T) % 4096 != 0;
+    reads_in_place_ = std::is_same_v<D, T> && sample.channels_last &&
+                      (choice_.way == Way::windows || sample.channels * sizeof(T) % 4096 != 0);
     std::set<int64_t> rows{sample.height}, columns{sample.width};
     for (int64_t corner : {0, 3}) {  // top-left and bottom-right have every offset
       for (int64_t i = 0; i < sub_kernels.kernel_dim; ++i) {
@@ -91,12 +110,16 @@ class MaskedConvolution {
 
   const Workers& workers() const { return workers_; }
   bool reads_in_place() const { return reads_in_place_; }
+  // If this is how the convolution is computed.
+  const WindowConvolution<D>* windows() const {
+    return choice_.way == Way::windows ? &windows_ : nullptr;
+  }
 
   // Bands for `samples` samples.
   Bands bands(int64_t samples) const {
     const int64_t row_bytes = sample_.width * sample_.blocks() * kBlock * sizeof(T);
     const int64_t reach = sub_kernels_.reach();
-    const int64_t enough = uses_winograd_ ? 2 * winograd_.rows_of_chunk() : reach;
+    const int64_t enough = winograds() ? 2 * winograd_.rows_of_chunk() : reach;
     return Bands::choose(
         sample_, samples, workers_.count(),
         reads_in_place_ ? sample_.height : std::max(kBandBytes / row_bytes - 2 * reach, enough));
@@ -106,60 +129,85 @@ class MaskedConvolution {
   Blocked<T> whole(T* memory) const { return {memory, {0, sample_.height}, sample_.width}; }
   int64_t whole_size() const { return sample_.pixels() * sample_.blocks() * kBlock; }
 
-  Buffer<T> pack_panels(const std::array<const T*, 4>& weights, bool mirrored) const {
-    const int64_t depth = sample_.channels * sub_kernels_.taps_per_corner();
-    const int64_t direct_size = k_.tile * depth * 4;
-    const int64_t size = uses_winograd_ ? k_.tile * depth * kComponents : direct_size;
-    const Workers workers(static_cast<double>(depth) * 4 * sample_.channels);
-    const Buffer<T> direct(uses_winograd_ ? workers.count() * direct_size : 0);
-    Buffer<T> panels(tiles_ * size);
-    workers.run(tiles_, [&](int64_t tile, int64_t worker) {
-      T* const panel = panels.get() + tile * size;
-      T* const packed = uses_winograd_ ? direct.get() + worker * direct_size : panel;
-      k_.pack_panel(weights.data(), sub_kernels_, sample_.channels, mirrored, tile, packed);
-      if (uses_winograd_) {
-        k_.transform_panel(packed, sub_kernels_, sample_.channels, mirrored, tile, panel);
-      }
+  // The weights must outlive the result. `again`: the same are likely to come again.
+  Filters<T> prepare(const Weights<T>& weights, bool mirrored, bool again = false) const {
+    if (choice_.way == Way::windows) return {weights, nullptr};
+    if (!again || choice_.panels < kWorthKeeping) return {weights, pack_panels(weights, mirrored)};
+    const int64_t count = sample_.channels * sample_.channels * sub_kernels_.taps_per_corner();
+    std::array<uint64_t, 4> digests;
+    Workers(4.0 * count).run(4, [&](int64_t corner, int64_t) {
+      digests[corner] = digest(weights.corner[corner], count * sizeof(T), corner);
     });
-    return panels;
+    const PanelKey key{digest(digests.data(), sizeof(digests), mirrored),
+                       static_cast<int64_t>(choice_.way),
+                       sample_.channels,
+                       sub_kernels_.taps(),
+                       weights.channel_stride,
+                       sizeof(T)};
+    auto panels = std::static_pointer_cast<const Buffer<T>>(find_panels(key));
+    if (!panels) {
+      panels = pack_panels(weights, mirrored);
+      keep_panels(key, panels, panel_size() * tiles_ * sizeof(T));
+    }
+    return {weights, panels};
   }
 
   // y of `samples` samples from x; sums[sample][band][c] += Σ y.
-  void forward(const D* x, int64_t samples, const Bands& bands, const T* panels, const T* bias,
-               bool relu, D* y, double* sums) const {
-    int64_t blocked_rows = 0;
+  void forward(const D* x, int64_t samples, const Bands& bands, const Filters<T>& filters,
+               const T* bias, bool relu, D* y, double* sums) const {
+    const int64_t parts = parts_of(samples, bands);
+    int64_t most_rows = 0, all_rows = 0;
     for (int64_t b = 0; b < bands.per_sample && !reads_in_place_; ++b) {
-      blocked_rows = std::max(blocked_rows, rows_read(rows_of(bands, b)).count());
+      const int64_t count = rows_read(rows_of(bands, b)).count();
+      most_rows = std::max(most_rows, count);
+      all_rows += count * parts;
     }
-    const int64_t blocked_size = blocked_rows * sample_.width * sample_.blocks() * kBlock;
-    const Buffer<T> memory(workers_.count() * blocked_size);
-    for_each_share(samples, bands, [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
-      const D* image = x + n * sample_.numel();
-      if (reads_in_place_) {
-        conv.input = in_place(image);
-      } else {
-        const Blocked<T> blocked{memory.get() + worker * blocked_size, rows_read(conv.rows),
-                                 sample_.width};
-        k_.pack(image, sample_, blocked.rows, blocked);
-        conv.input = View<T>::of(blocked);
-      }
-      conv.sign = 1;
-      conv.panels = panels;
-      k_.convolve(conv, bias, relu, y + n * sample_.numel(),
-                  sums ? sums + (n * bands.per_sample + b) * sample_.channels : nullptr);
-    });
+    const bool packs_all =
+        !reads_in_place_ && (choice_.way == Way::windows || all_rows > kOverlap * sample_.height);
+    const Buffer<T> all(packs_all ? samples * whole_size() : 0);
+    if (packs_all) pack(x, samples, all.get());
+    if (choice_.way == Way::windows) {
+      windows_.forward([&](int64_t n) { return view(x, all.get(), n); }, samples, filters.weights,
+                       bias, relu, y, sums, bands.per_sample * sample_.channels);
+      return;
+    }
+    const int64_t band_size = packs_all ? 0 : most_rows * sample_.width * sample_.blocks() * kBlock;
+    const Buffer<T> memory(workers_.count() * band_size);
+    for_each_share(
+        samples, bands, parts, [&](int64_t n, int64_t b, Convolution<D>& conv, int64_t worker) {
+          if (reads_in_place_ || packs_all) {
+            conv.input = view(x, all.get(), n);
+          } else {
+            const Blocked<T> blocked{memory.get() + worker * band_size, rows_read(conv.rows),
+                                     sample_.width};
+            k_.pack(x + n * sample_.numel(), sample_, blocked.rows, blocked);
+            conv.input = View<T>::of(blocked);
+          }
+          conv.sign = 1;
+          conv.panels = filters.panels->get();
+          k_.convolve(conv, bias, relu, y + n * sample_.numel(),
+                      sums ? sums + (n * bands.per_sample + b) * sample_.channels : nullptr);
+        });
+  }
+
+  // Sample n of x in place or, where that can't be read, of the blocked images.
+  View<T> view(const D* x, T* blocked_x, int64_t n) const {
+    return reads_in_place_ ? in_place(x + n * sample_.numel())
+                           : View<T>::of(whole(blocked_x + n * whole_size()));
   }
 
   // grad_x of `samples` samples from their blocked grad_a.
-  void input_gradient(T* grad_a, int64_t samples, const T* mirrored_panels,
+  void input_gradient(T* grad_a, int64_t samples, const Filters<T>& mirrored,
                       OutputGradient<D> gradient, D* grad_x) const {
-    for_each_share(samples, bands(samples), [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
-      conv.input = View<T>::of(whole(grad_a + n * whole_size()));
-      conv.sign = -1;
-      conv.panels = mirrored_panels;
-      k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
-                                 grad_x + n * sample_.numel());
-    });
+    const Bands bands = this->bands(samples);
+    for_each_share(samples, bands, parts_of(samples, bands),
+                   [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
+                     conv.input = View<T>::of(whole(grad_a + n * whole_size()));
+                     conv.sign = -1;
+                     conv.panels = mirrored.panels->get();
+                     k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
+                                                grad_x + n * sample_.numel());
+                   });
   }
 
   // Sums over samples and pixels wait here, split by rows where there are few tiles.
@@ -182,13 +230,10 @@ class MaskedConvolution {
         const int64_t split = item / pairs, pair = item % pairs;
         const Rows rows = Bands{s.height, splits_}.rows(split);
         for (int64_t n = 0; n < samples; ++n) {
-          const int64_t offset = n * conv_.whole_size();
-          conv_.k_.weight_gradient(s, rows, conv_.sub_kernels_,
-                                   conv_.reads_in_place_
-                                       ? conv_.in_place(x + n * s.numel())
-                                       : View<T>::of(conv_.whole(blocked_x + offset)),
-                                   View<T>::of(conv_.whole(grad_a + offset)), pair % s.blocks(),
-                                   pair / s.blocks(), corners_, sums_.get() + item * pair_size_);
+          conv_.k_.weight_gradient(s, rows, conv_.sub_kernels_, conv_.view(x, blocked_x, n),
+                                   View<T>::of(conv_.whole(grad_a + n * conv_.whole_size())),
+                                   pair % s.blocks(), pair / s.blocks(), corners_,
+                                   sums_.get() + item * pair_size_);
         }
       });
     }
@@ -215,11 +260,45 @@ class MaskedConvolution {
   };
 
  private:
+  bool winograds() const { return choice_.way == Way::winograd; }
+
+  // Of one tile.
+  int64_t panel_size() const {
+    return k_.tile * sample_.channels * sub_kernels_.taps_per_corner() *
+           (winograds() ? kComponents : 4);
+  }
+
+  std::shared_ptr<const Buffer<T>> pack_panels(const Weights<T>& weights, bool mirrored) const {
+    const int64_t depth = sample_.channels * sub_kernels_.taps_per_corner();
+    const int64_t direct_size = k_.tile * depth * 4, size = panel_size();
+    const Workers workers(static_cast<double>(depth) * 4 * sample_.channels);
+    const Buffer<T> direct(winograds() ? workers.count() * direct_size : 0);
+    auto panels = std::make_shared<Buffer<T>>(tiles_ * size);
+    workers.run(tiles_, [&](int64_t tile, int64_t worker) {
+      T* const panel = panels->get() + tile * size;
+      T* const packed = winograds() ? direct.get() + worker * direct_size : panel;
+      k_.pack_panel(weights, sub_kernels_, sample_.channels, mirrored, tile, packed);
+      if (winograds()) {
+        k_.transform_panel(packed, sub_kernels_, sample_.channels, mirrored, tile, panel);
+      }
+    });
+    return panels;
+  }
+
   // Where a tap, or its mirror image, comes into or leaves an image of the given size.
   static void add_borders(int64_t offset, int64_t size, std::set<int64_t>& borders) {
     for (int64_t border : {-offset, offset, size - offset, size + offset}) {
       if (border > 0 && border < size) borders.insert(border);
     }
+  }
+
+  void pack(const D* x, int64_t samples, T* blocked) const {
+    const Bands split = Bands::choose(sample_, samples, workers_.count(), sample_.height);
+    workers_.run(samples * split.per_sample, [&](int64_t item, int64_t) {
+      const int64_t n = item / split.per_sample;
+      k_.pack(x + n * sample_.numel(), sample_, split.rows(item % split.per_sample),
+              whole(blocked + n * whole_size()));
+    });
   }
 
   View<T> in_place(const D* image) const {
@@ -232,11 +311,11 @@ class MaskedConvolution {
 
   // With Winograd a band has pairs of rows.
   Rows rows_of(const Bands& bands, int64_t band) const {
-    return uses_winograd_ ? Bands{winograd_.rows().count(), bands.per_sample}.rows(band)
-                          : bands.rows(band);
+    return winograds() ? Bands{winograd_.rows().count(), bands.per_sample}.rows(band)
+                       : bands.rows(band);
   }
   Rows rows_read(Rows rows) const {
-    if (uses_winograd_ && rows.count() > 0) {
+    if (winograds() && rows.count() > 0) {
       rows = {
           winograd_.rows().first(rows.first),
           std::min(winograd_.rows().first(rows.last - 1) + winograd_.apart() + 1, sample_.height)};
@@ -244,14 +323,35 @@ class MaskedConvolution {
     return rows.widened(sample_.height, sub_kernels_.reach());
   }
 
-  // body(sample, band, convolution of the band and some of the tiles, worker). Tiles are only
-  // divided where there are fewer bands than workers.
-  template <class Body>
-  void for_each_share(int64_t samples, const Bands& bands, const Body& body) const {
+  // The share of time that workers spend waiting for the last one, if each band's tiles are
+  // divided.
+  double idle(int64_t samples, const Bands& bands, int64_t parts) const {
+    std::vector<double> busy(workers_.count());
+    double work = 0;
+    for (int64_t item = 0; item < samples * bands.per_sample * parts; ++item) {
+      const double rows = rows_of(bands, item / parts % bands.per_sample).count();
+      *std::min_element(busy.begin(), busy.end()) += rows;
+      work += rows;
+    }
+    return 1 - work / (busy.size() * *std::max_element(busy.begin(), busy.end()));
+  }
+
+  // In how many parts the tiles of a band are divided: only where workers would wait otherwise, as
+  // all parts need the whole input.
+  int64_t parts_of(int64_t samples, const Bands& bands) const {
     const int64_t all_bands = samples * bands.per_sample;
-    const int64_t parts = std::min(tiles_, divide_up(workers_.count(), all_bands));
-    const int64_t scratch_size =
-        uses_winograd_ ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
+    int64_t parts = std::min(tiles_, divide_up(workers_.count(), all_bands));
+    if (all_bands < kManyItems * workers_.count()) {
+      while (parts < tiles_ && idle(samples, bands, parts) > kIdle) ++parts;
+    }
+    return parts;
+  }
+
+  // body(sample, band, convolution of the band and some of the tiles, worker)
+  template <class Body>
+  void for_each_share(int64_t samples, const Bands& bands, int64_t parts, const Body& body) const {
+    const int64_t all_bands = samples * bands.per_sample;
+    const int64_t scratch_size = winograds() ? winograd_.scratch(k_.tile, sizeof(T)) : k_.scratch;
     const Buffer<T> scratch(workers_.count() * scratch_size);
     const Buffer<Tap> taps(workers_.count() * sub_kernels_.taps());
     workers_.run(all_bands * parts, [&](int64_t item, int64_t worker) {
@@ -261,7 +361,7 @@ class MaskedConvolution {
       conv.sample = sample_;
       conv.rows = rows_of(bands, b);
       conv.sub_kernels = sub_kernels_;
-      conv.winograd = uses_winograd_;
+      conv.way = choice_.way;
       conv.row_borders = row_borders_.data();
       conv.column_borders = column_borders_.data();
       conv.first_tile = tiles_ * part / parts;
@@ -277,8 +377,9 @@ class MaskedConvolution {
   SubKernels sub_kernels_;
   int64_t tiles_;
   Winograd winograd_;
-  bool uses_winograd_;
+  Choice choice_;
   Workers workers_;
+  WindowConvolution<D> windows_;
   bool reads_in_place_;
   std::vector<int64_t> row_borders_, column_borders_;
 };

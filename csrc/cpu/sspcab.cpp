@@ -38,8 +38,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
   const Sample s = sample_of(result.out);
   const int64_t samples = x.size(0), channels = s.channels, hidden = block.fc1_weight.size(0);
   const MaskedConvolution<D> conv(s, block.sub_kernels(), samples, block.config);
-  const Buffer<T> panels =
-      conv.pack_panels(SubKernelWeights<T>(block.weights).pointers(), /*mirrored=*/false);
+  const SubKernelWeights<T> weights(block.weights);
   const Buffer<T> bias = zeros<T>(channels);
   for (const Tensor& b : block.biases) k.add_scaled(Parameter<T>(b).get(), 1, channels, bias.get());
   const Excitation<D> excitation(block.fc1_weight, block.fc2_weight);
@@ -48,6 +47,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
   const D* x_data = data<D>(x);
   D* out = mutable_data<D>(result.out);
   const bool keeps = result.y.defined();
+  const Filters<T> filters = conv.prepare(weights.view(), /*mirrored=*/false, /*again=*/!keeps);
   D* y = keeps ? mutable_data<D>(result.y) : out;
   const Buffer<T> excited(keeps ? 0 : samples * (2 * channels + hidden));
   T* mean = keeps ? mutable_data<T>(result.mean) : excited.get();
@@ -58,7 +58,7 @@ void forward(const Block& block, const Tensor& x, const Result& result) {
     const int64_t offset = first * s.numel();
     const Bands bands = conv.bands(count);
     const Buffer<double> sums = zeros<double>(count * bands.per_sample * channels);
-    conv.forward(x_data + offset, count, bands, panels.get(), bias.get(), block.relu, y + offset,
+    conv.forward(x_data + offset, count, bands, filters, bias.get(), block.relu, y + offset,
                  sums.get());
     Workers(count * excitation.work()).run(count, [&](int64_t i, int64_t) {
       const int64_t n = first + i;

@@ -1,7 +1,7 @@
 // From tensors to plain data: layout, element types, parameters in the type of the arithmetic.
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <vector>
 
 #include "cpu/buffer.h"
@@ -56,11 +56,12 @@ D* mutable_data(const Tensor& t) {
   return static_cast<D*>(t.mutable_data_ptr());
 }
 
-// A parameter as contiguous T: the tensor's own memory where that is what it holds.
+// A parameter as dense T: the tensor's own memory where that is what it holds.
 template <class T>
 class Parameter {
  public:
-  explicit Parameter(const Tensor& t) : tensor_(dense(t, false)) {
+  explicit Parameter(const Tensor& t, bool channels_last = false)
+      : tensor_(dense(t, channels_last)) {
     if (tensor_.scalar_type() == ScalarTypeOf<T>::value) {
       data_ = data<T>(tensor_);
       return;
@@ -82,18 +83,25 @@ class Parameter {
   const T* data_;
 };
 
-// The four sub-kernels as contiguous T.
+// The four sub-kernels as T, in channels_last if all of them are.
 template <class T>
 class SubKernelWeights {
  public:
-  explicit SubKernelWeights(const std::vector<Tensor>& w)
-      : weights_{Parameter<T>(w[0]), Parameter<T>(w[1]), Parameter<T>(w[2]), Parameter<T>(w[3])} {}
-  std::array<const T*, 4> pointers() const {
-    return {weights_[0].get(), weights_[1].get(), weights_[2].get(), weights_[3].get()};
+  explicit SubKernelWeights(const std::vector<Tensor>& w) {
+    const bool channels_last = std::all_of(w.begin(), w.end(), [](const Tensor& t) {
+      return is_channels_last(t) && is_dense(t, true);
+    });
+    for (const Tensor& t : w) parameters_.emplace_back(t, channels_last);
+    const int64_t channels = w[0].size(1), taps = w[0].size(2) * w[0].size(3);
+    view_.channel_stride = channels_last ? 1 : taps;
+    view_.tap_stride = channels_last ? channels : 1;
+    for (int64_t i = 0; i < 4; ++i) view_.corner[i] = parameters_[i].get();
   }
+  const Weights<T>& view() const { return view_; }
 
  private:
-  std::array<Parameter<T>, 4> weights_;
+  std::vector<Parameter<T>> parameters_;
+  Weights<T> view_;
 };
 
 // A gradient that is computed as T and stored in the type of its parameter.
@@ -105,6 +113,7 @@ class ParameterGradient {
             empty(parameter, needed ? shape : std::vector<int64_t>{0}, parameter.scalar_type())),
         needed_(needed) {
     if (!needed) return;
+    prefer_huge_pages(tensor_.mutable_data_ptr(), tensor_.numel() * tensor_.element_size());
     if (tensor_.scalar_type() == ScalarTypeOf<T>::value) {
       data_ = mutable_data<T>(tensor_);
     } else {
@@ -117,6 +126,7 @@ class ParameterGradient {
 
   bool needed() const { return needed_; }
   T* get() const { return data_; }
+  int64_t numel() const { return tensor_.numel(); }
 
   Tensor finish() const {
     if (wide_.get()) {

@@ -49,19 +49,6 @@ class Winograd {
   const Pairs& columns() const { return columns_; }
   int64_t apart() const { return rows_.apart; }
 
-  // Whether it takes less time than all taps that lie inside the image. Costs are in products of
-  // one input and one output channel.
-  bool pays(int64_t samples) const {
-    if (sub_kernels_.dilation >= std::min(sample_.height, sample_.width)) return false;
-    const double n = static_cast<double>(samples);
-    const double taps = n * taps_inside(sample_.height) * taps_inside(sample_.width);
-    const double products =
-        n * kComponents * sub_kernels_.taps_per_corner() * rows_.count() * columns_.count();
-    const double images = kImageCost * taps / sample_.channels;
-    const double filters = kFilterCost * sub_kernels_.taps_per_corner();
-    return products + images + filters < taps;
-  }
-
   int64_t rows_of_chunk() const { return largest_chunk().rows.count(); }
   // body(tiles) for chunks of the pairs of rows given.
   template <class Body>
@@ -111,23 +98,11 @@ class Winograd {
   static constexpr int64_t kProductsOfPart = 64;
   static constexpr int64_t kCachedBytes = 384 << 10;
   static constexpr int64_t kTilesAtOnce = 8;
-  // Measured with AVX2: what transforming images costs for each tap of a pixel and channel, and
-  // what it costs to write and read five more filters.
-  static constexpr double kImageCost = 9, kFilterCost = 256;
-
   Tiles largest_chunk() const {
     const int64_t columns = columns_.count();
     if (columns <= kTilesOfChunk) return {{0, kTilesOfChunk / columns}, {0, columns}};
     const int64_t parts = divide_up(columns, kTilesOfChunk);
     return {{0, 1}, {0, divide_up(divide_up(columns, apart()), parts) * apart()}};
-  }
-
-  int64_t taps_inside(int64_t size) const {
-    int64_t count = 0;
-    for (int64_t i = 0; i < sub_kernels_.kernel_dim; ++i) {
-      count += 2 * std::max<int64_t>(0, size - (sub_kernels_.dilation + 1 + i));
-    }
-    return count;
   }
 
   Sample sample_;

@@ -11,6 +11,8 @@
 #include "cpu/isa/winograd_products.h"
 #include "cpu/isa/winograd_finish.h"
 #include "cpu/isa/convolution_winograd.h"
+#include "cpu/isa/matrix_product.h"
+#include "cpu/isa/windows.h"
 #include "cpu/isa/convolution.h"
 #include "cpu/isa/weight_gradient.h"
 #include "cpu/isa/elementwise.h"

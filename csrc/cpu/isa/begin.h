@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cpu/kernels.h"
+#include "cpu/windows.h"
 #include "cpu/winograd.h"
 
 #define SSPCAB_PRAGMA(text) _Pragma(#text)

@@ -4,8 +4,11 @@
 template <class D, class Finish>
 void convolve_rows(const Convolution<D>& conv, const Compute<D>* parameter, D* result,
                    double* totals, const Finish& finish) {
-  (conv.winograd ? convolve_pairs<D, Finish>
-                 : convolve_directly<D, Finish>)(conv, parameter, result, totals, finish);
+  switch (conv.way) {
+    case Way::direct: return convolve_directly(conv, parameter, result, totals, finish);
+    case Way::winograd: return convolve_pairs(conv, parameter, result, totals, finish);
+    case Way::windows: return add_products(conv, parameter, result, totals, finish);
+  }
 }
 
 template <class D>

@@ -1,17 +1,58 @@
 // Passes over the elements of a sample: gate, loss and their gradients. Each reads every tensor
 // once. In channels_last the channels lie in the lanes and a pixel is a row; otherwise pixels lie
-// in the lanes and a channel is a row.
+// in the lanes and a channel is a row. Few channels that don't fill vectors: as many pixels as
+// lanes, side by side, are one pixel of as many times the channels.
 #pragma once
+
+constexpr int64_t kFewVectors = 4;  // of channels
+
+// How many pixels are taken for one.
+template <class T>
+inline int64_t pixels_at_once(const Sample& s) {
+  constexpr int64_t lanes = kLanes<T>;
+  const bool few = s.channels % lanes != 0 && s.channels < kFewVectors * lanes;
+  return s.channels_last && few ? lanes : 1;
+}
+
+// A (C,) parameter for all channels of such a pixel.
+template <class T>
+class Repeated {
+ public:
+  Repeated(const T* parameter, const Sample& s) : data_(parameter) {
+    const int64_t times = pixels_at_once<T>(s);
+    if (times == 1 || !parameter) return;
+    for (int64_t i = 0; i < times; ++i) {
+      memcpy(memory_ + i * s.channels, parameter, s.channels * sizeof(T));
+    }
+    data_ = memory_;
+  }
+  const T* get() const { return data_; }
+
+ private:
+  T memory_[kLanes<T> * kFewVectors * kLanes<T>];
+  const T* data_;
+};
+
+// body(offset, channels, pixels) for pixels of so many channels each, from an offset on.
+template <class T, class Body>
+inline void for_each_width(const Sample& s, Rows rows, Body&& body) {
+  const int64_t at_once = pixels_at_once<T>(s);
+  const int64_t first = rows.first * s.width, groups = rows.count() * s.width / at_once;
+  body(first * s.channels, at_once * s.channels, groups);
+  const int64_t done = first + groups * at_once;
+  if (done < rows.last * s.width) body(done * s.channels, s.channels, rows.last * s.width - done);
+}
 
 // Splits rows of a sample into vectors and calls body(offset, channel, width) for each: `channel`
 // is the first of the lanes' channels (channels_last) or the one of all lanes.
 template <class T, bool ChannelsLast, class Body>
 inline void for_each_element(const Sample& s, Rows rows, Body&& body) {
   if constexpr (ChannelsLast) {
-    for (int64_t pixel = rows.first * s.width; pixel < rows.last * s.width; ++pixel) {
-      for_each_vector<T>(s.channels,
-                         [&](int64_t c, auto width) { body(pixel * s.channels + c, c, width); });
-    }
+    for_each_width<T>(s, rows, [&](int64_t offset, int64_t channels, int64_t pixels) {
+      for (int64_t pixel = 0; pixel < pixels; ++pixel, offset += channels) {
+        for_each_vector<T>(channels, [&](int64_t c, auto width) { body(offset + c, c, width); });
+      }
+    });
   } else {
     const int64_t count = rows.count() * s.width;
     for (int64_t c = 0; c < s.channels; ++c) {
@@ -21,7 +62,7 @@ inline void for_each_element(const Sample& s, Rows rows, Body&& body) {
   }
 }
 
-// A (C,) parameter in the lanes of for_each_element's body.
+// A parameter, in channels_last a repeated one, in the lanes of for_each_element's body.
 template <class T, bool ChannelsLast, class Width>
 inline Vector<T> parameter_at(const T* parameter, int64_t channel, Width width) {
   if constexpr (ChannelsLast) {
@@ -51,14 +92,22 @@ inline Vector<T> add_up(int64_t count, Value&& value) {
 template <class T, bool ChannelsLast, class Value>
 inline void add_up_channels(const Sample& s, Rows rows, double* totals, Value&& value) {
   if constexpr (ChannelsLast) {
-    for_each_piece(rows.first * s.width, rows.last * s.width, [&](int64_t first, int64_t last) {
-      for_each_vector<T>(s.channels, [&](int64_t c, auto width) {
-        Vector<T> total{};
-        for (int64_t pixel = first; pixel < last; ++pixel) {
-          total += value(pixel * s.channels + c, c, width);
-        }
-        add_to<T>(totals + c, total, width);
+    for_each_width<T>(s, rows, [&](int64_t offset, int64_t channels, int64_t pixels) {
+      double repeated[kLanes<T> * kFewVectors * kLanes<T>];
+      double* const sums = channels == s.channels ? totals : repeated;
+      if (sums == repeated) std::fill_n(repeated, channels, 0);
+      for_each_piece(0, pixels, [&](int64_t first, int64_t last) {
+        for_each_vector<T>(channels, [&](int64_t c, auto width) {
+          Vector<T> total{};
+          for (int64_t pixel = first; pixel < last; ++pixel) {
+            total += value(offset + pixel * channels + c, c, width);
+          }
+          add_to<T>(sums + c, total, width);
+        });
       });
+      for (int64_t c = 0; sums == repeated && c < channels; ++c) {
+        totals[c % s.channels] += repeated[c];
+      }
     });
   } else {
     const int64_t count = rows.count() * s.width;
@@ -107,18 +156,21 @@ double scale(const D* y, const Compute<D>* gate, const D* x, const Sample& s, Ro
     return difference * difference;
   };
   double total = 0;
-  const int64_t first = rows.first * s.width, last = rows.last * s.width;
   if (s.channels_last) {
-    for_each_piece(first, last, [&](int64_t piece_first, int64_t piece_last) {
-      Vector<T> error{};
-      for (int64_t pixel = piece_first; pixel < piece_last; ++pixel) {
-        error += add_up<T>(s.channels, [&](int64_t c, auto width) {
-          return element(pixel * s.channels + c, load(gate + c, width), width);
-        });
-      }
-      total += sum_of_lanes<T>(error);
+    const Repeated<T> repeated(gate, s);
+    for_each_width<T>(s, rows, [&](int64_t offset, int64_t channels, int64_t pixels) {
+      for_each_piece(0, pixels, [&](int64_t first, int64_t last) {
+        Vector<T> error{};
+        for (int64_t pixel = first; pixel < last; ++pixel) {
+          error += add_up<T>(channels, [&](int64_t c, auto width) {
+            return element(offset + pixel * channels + c, load(repeated.get() + c, width), width);
+          });
+        }
+        total += sum_of_lanes<T>(error);
+      });
     });
   } else {
+    const int64_t first = rows.first * s.width, last = rows.last * s.width;
     for (int64_t c = 0; c < s.channels; ++c) {
       total += sum_of_lanes<T>(add_up<T>(last - first, [&](int64_t i, auto width) {
         return element(c * s.pixels() + first + i, broadcast(gate[c]), width);
@@ -131,10 +183,12 @@ double scale(const D* y, const Compute<D>* gate, const D* x, const Sample& s, Ro
 template <class D>
 void gate_gradient(const OutputGradient<D>& g, const Sample& s, Rows rows, double* grad_gate) {
   using T = Compute<D>;
+  const Repeated<T> gate(g.gate, s);
   with_layout(s, [&](auto layout) {
     add_up_channels<T, layout>(s, rows, grad_gate, [&](int64_t offset, int64_t c, auto width) {
       const Vector<T> y = load(g.y + offset, width);
-      return y * output_gradient(g, offset, y, parameter_at<T, layout>(g.gate, c, width), width);
+      return y *
+             output_gradient(g, offset, y, parameter_at<T, layout>(gate.get(), c, width), width);
     });
   });
 }
@@ -143,12 +197,13 @@ template <class D>
 void scale_gradient(const OutputGradient<D>& g, const Compute<D>* grad_mean, const Sample& s,
                     Rows rows, D* grad_y) {
   using T = Compute<D>;
+  const Repeated<T> gates(g.gate, s), means(grad_mean, s);
   with_layout(s, [&](auto layout) {
     for_each_element<T, layout>(s, rows, [&](int64_t offset, int64_t c, auto width) {
-      const Vector<T> gate = parameter_at<T, layout>(g.gate, c, width);
+      const Vector<T> gate = parameter_at<T, layout>(gates.get(), c, width);
       store(grad_y + offset,
             output_gradient(g, offset, load(g.y + offset, width), gate, width) * gate +
-                parameter_at<T, layout>(grad_mean, c, width),
+                parameter_at<T, layout>(means.get(), c, width),
             width);
     });
   });

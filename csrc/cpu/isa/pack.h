@@ -76,34 +76,39 @@ int64_t panel_width(int64_t channels, int64_t tile) {
   return channels - tile * 2 * kLanes<T> > kLanes<T> ? 2 * kLanes<T> : kLanes<T>;
 }
 
-// Row q of a block's transposed weights is (channel q / k'², tap q % k'² of the corner): loads run
-// along the input channels and taps of one output channel, stores along the output channels.
+// Squares of weights are transposed: loads run along what lies side by side of one output channel's
+// weights, inputs and taps or inputs alone, stores along the output channels.
 template <class T>
-void pack_panel_forward(const T* const weights[4], SubKernels kernels, int64_t channels,
+void pack_panel_forward(const Weights<T>& weights, SubKernels kernels, int64_t channels,
                         int64_t tile, T* panel) {
   constexpr int64_t lanes = kLanes<T>;
   const int64_t width = panel_width<T>(channels, tile);
-  const int64_t per_corner = kernels.taps_per_corner();
+  const int64_t per_corner = kernels.taps_per_corner(), row_stride = channels * per_corner;
+  const int64_t together = weights.tap_stride == 1 ? per_corner : 1;  // taps that lie side by side
   for (int64_t corner = 0; corner < 4; ++corner) {
     for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
       const int64_t inside = std::min(kBlock, channels - c0);
-      for (int64_t v = 0; v < width; v += lanes) {
-        const int64_t out = tile * 2 * lanes + v;
-        const T* source = weights[corner] + (out * channels + c0) * per_corner;
-        for_each_vector<T>(inside * per_corner, [&](int64_t q, auto part) {
-          Vector<T> square[lanes];
-          for (int64_t i = 0; i < lanes; ++i) {
-            const T* row = source + i * channels * per_corner + q;
-            square[i] = out + i < channels ? load(row, part) : Vector<T>{};
-            __builtin_prefetch(row + kBlocksAhead * kBlock * per_corner);
-          }
-          transpose<T>(square);
-          const int64_t count = std::min(lanes, inside * per_corner - q);
-          for (int64_t i = 0; i < count; ++i) {
-            const int64_t c = (q + i) / per_corner, tap = (q + i) % per_corner;
-            store(panel + (tap * inside + c) * width + v, square[i]);
-          }
-        });
+      for (int64_t first_tap = 0; first_tap < per_corner; first_tap += together) {
+        for (int64_t v = 0; v < width; v += lanes) {
+          const int64_t out = tile * 2 * lanes + v;
+          const T* source = weights.corner[corner] + out * row_stride +
+                            c0 * weights.channel_stride + first_tap * weights.tap_stride;
+          for_each_vector<T>(inside * together, [&](int64_t q, auto part) {
+            Vector<T> square[lanes];
+            for (int64_t i = 0; i < lanes; ++i) {
+              const T* row = source + i * row_stride + q;
+              square[i] = out + i < channels ? load(row, part) : Vector<T>{};
+              __builtin_prefetch(row + kBlocksAhead * kBlock * together);
+            }
+            transpose<T>(square);
+            const int64_t count = std::min(lanes, inside * together - q);
+            int64_t c = q / together, tap = q % together;
+            for (int64_t i = 0; i < count; ++i) {
+              store(panel + ((first_tap + tap) * inside + c) * width + v, square[i]);
+              if (++tap == together) tap = 0, ++c;
+            }
+          });
+        }
       }
       panel += per_corner * inside * width;
     }
@@ -111,21 +116,22 @@ void pack_panel_forward(const T* const weights[4], SubKernels kernels, int64_t c
 }
 
 template <class T>
-void pack_panel_mirrored(const T* const weights[4], SubKernels kernels, int64_t channels,
+void pack_panel_mirrored(const Weights<T>& weights, SubKernels kernels, int64_t channels,
                          int64_t tile, T* panel) {
   const int64_t width = panel_width<T>(channels, tile);
   const int64_t per_corner = kernels.taps_per_corner();
-  const int64_t first = tile * 2 * kLanes<T>;
+  const int64_t first = tile * 2 * kLanes<T>, step = weights.channel_stride;
   const int64_t count = std::min(width, channels - first);
   for (int64_t corner = 0; corner < 4; ++corner) {
     for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
       for (int64_t tap = 0; tap < per_corner; ++tap) {
         for (int64_t c = c0; c < std::min(c0 + kBlock, channels); ++c, panel += width) {
-          const T* source = weights[corner] + (c * channels + first) * per_corner + tap;
-          if (per_corner == 1) {
+          const T* source = weights.corner[corner] + c * channels * per_corner + first * step +
+                            tap * weights.tap_stride;
+          if (step == 1) {
             memcpy(panel, source, count * sizeof(T));
           } else {
-            for (int64_t i = 0; i < count; ++i) panel[i] = source[i * per_corner];
+            for (int64_t i = 0; i < count; ++i) panel[i] = source[i * step];
           }
           for (int64_t i = count; i < width; ++i) panel[i] = 0;
         }
@@ -135,7 +141,7 @@ void pack_panel_mirrored(const T* const weights[4], SubKernels kernels, int64_t 
 }
 
 template <class T>
-void pack_panel(const T* const weights[4], SubKernels kernels, int64_t channels, bool mirrored,
+void pack_panel(const Weights<T>& weights, SubKernels kernels, int64_t channels, bool mirrored,
                 int64_t tile, T* panel) {
   (mirrored ? pack_panel_mirrored<T> : pack_panel_forward<T>)(weights, kernels, channels, tile,
                                                               panel);

@@ -86,6 +86,19 @@ struct Element<Half> {
 #endif
 };
 
+#if !defined(SSPCAB_PARTS)
+// `count` elements of an array into the first lanes of a vector, the others 0, and back.
+template <class D>
+inline void load_part(const D* p, int64_t count, D* lanes) {
+  memset(static_cast<void*>(lanes), 0, kLanes<Compute<D>> * sizeof(D));
+  memcpy(static_cast<void*>(lanes), p, count * sizeof(D));
+}
+template <class D>
+inline void store_part(const D* lanes, int64_t count, D* p) {
+  memcpy(static_cast<void*>(p), lanes, count * sizeof(D));
+}
+#endif
+
 template <class D>
 inline Vector<Compute<D>> load(const D* p, Full = {}) {
   return Element<D>::load(p);
@@ -93,8 +106,8 @@ inline Vector<Compute<D>> load(const D* p, Full = {}) {
 // Lanes outside the array are 0.
 template <class D>
 inline Vector<Compute<D>> load(const D* p, Partial width) {
-  D lanes[kLanes<Compute<D>>] = {};
-  memcpy(static_cast<void*>(lanes), p, width.count * sizeof(D));
+  D lanes[kLanes<Compute<D>>];
+  load_part(p, width.count, lanes);
   return Element<D>::load(lanes);
 }
 template <class D>
@@ -105,7 +118,7 @@ template <class D>
 inline void store(D* p, Vector<Compute<D>> v, Partial width) {
   D lanes[kLanes<Compute<D>>];
   Element<D>::store(lanes, v);
-  memcpy(static_cast<void*>(p), lanes, width.count * sizeof(D));
+  store_part(lanes, width.count, p);
 }
 
 template <class T>

@@ -2,8 +2,8 @@
 //
 // A run is a few tiles, whose sums over one part of the inputs are in registers. Every step
 // broadcasts one input of each tile and multiplies it with a row of the panel, two vectors of
-// output channels (or one). The terms are larger than the formula's: lest float32 lose digits, even
-// few of them are added up in two chains, of half the tiles at a time.
+// output channels (or one). The terms are larger than the formula's: lest float32 lose digits, few
+// of them, and those of several taps, are added up in two chains, of half the tiles at a time.
 #pragma once
 
 // In each run `piece` elements from `next` on are asked for.
@@ -99,11 +99,11 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
            ((tile * width * kComponents + component * w) * s.channels + block * kBlock * w) * taps;
   };
   const int64_t step = winograd.blocks_of_part();
-  const bool few = s.channels * taps <= kChain;
+  const bool two_chains = s.channels <= kChain || taps > 1;
   inputs += component * winograd.input_stride(tiles);
   for (int64_t block = 0; block < s.blocks(); block += step, inputs += tiles * stride) {
     const int64_t length = std::min(step * kBlock, s.channels - block * kBlock) * taps;
-    const int64_t chain = few ? length : divide_up(length, divide_up(length, kChain));
+    const int64_t chain = divide_up(length, divide_up(length, kChain));
     for (int64_t tile = first_tile; tile < last_tile; ++tile) {
       // One tile's panel lies in one piece, which the processor asks for by itself.
       const T* next = last_tile - first_tile == 1 ? nullptr
@@ -111,12 +111,13 @@ void multiply_component(const Convolution<D>& conv, const Winograd& winograd, in
                       : block + step < s.blocks() ? panel(first_tile, block + step)
                                                   : nullptr;
       const int64_t w = panel_width<T>(s.channels, tile);
-      (w == width ? few ? multiply_part<T, 2, 2> : multiply_part<T, 2, 1>
-       : few ? multiply_part<T, 1, 2>
-             : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, chain,
-                                       block == 0, next, tiles,
-                                       products + (tile - first_tile) * winograd.products(width) +
-                                           component * winograd.product_stride(tiles, w));
+      (w == width ? two_chains ? multiply_part<T, 2, 2> : multiply_part<T, 2, 1>
+       : two_chains
+           ? multiply_part<T, 1, 2>
+           : multiply_part<T, 1, 1>)(inputs, stride, panel(tile, block), length, chain, block == 0,
+                                     next, tiles,
+                                     products + (tile - first_tile) * winograd.products(width) +
+                                         component * winograd.product_stride(tiles, w));
     }
   }
 }
