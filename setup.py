@@ -33,6 +33,7 @@ except ModuleNotFoundError:  # metadata needs no torch; decide() below says what
 CPU_SOURCES = [
     "csrc/bindings.cpp",
     "csrc/registration.cpp",
+    "csrc/cpu/operators.cpp",
     "csrc/cpu/dispatch.cpp",
     "csrc/cpu/panel_cache.cpp",
     "csrc/cpu/masked_conv2d.cpp",
@@ -45,6 +46,7 @@ CPU_SOURCES = [
     "csrc/cpu/kernels_baseline.cpp",
 ]
 CUDA_SOURCES = [
+    "csrc/cuda/host/operators.cpp",
     "csrc/cuda/host/masked_conv2d.cpp",
     "csrc/cuda/host/squeeze_excite.cpp",
     "csrc/cuda/host/reconstruction_loss.cpp",

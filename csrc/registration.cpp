@@ -11,7 +11,7 @@
 //                         takes no notice
 //   config                how convolutions are computed, -1 chosen by the size. On CUDA 0 to 2 are
 //                         tiles from large to small, 3 plain kernels; on a CPU 0 is the direct way,
-//                         1 Winograd's filtering
+//                         1 Winograd's filtering, 2 products of windows
 //   needs                 which gradients to compute; the others come back empty
 #include <torch/csrc/stable/library.h>
 

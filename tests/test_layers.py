@@ -110,10 +110,19 @@ def test_only_bindings_know_python() -> None:
 
 
 def test_cpu_and_cuda_don_t_know_each_other() -> None:
-    assert sources("cpu")
-    for here, there in (("cpu", "cuda"), ("cuda", "cpu")):
+    """Nor does what is the same for both know either."""
+    for here, others in (("cpu", "cuda"), ("cuda", "cpu"), ("operators", "cpu cuda")):
+        assert sources(here)
         for path in sources(here):
-            assert not any(n.startswith(f"{there}/") for n in includes_of(path)), path.name
+            known = {name.split("/")[0] for name in includes_of(path)}
+            assert not known & {*others.split()}, path.name
+
+
+def test_arguments_are_checked_in_one_place() -> None:
+    """What an operator is given is the same on every device; `config` is the device's own."""
+    rules = re.compile(r"\bcheck_(image|shape|same_image|sub_kernels|biases|excitation\w*)\(")
+    holders = {path.name for path in sources(".") if rules.search(path.read_text())}
+    assert holders == {"checks.h", "arguments.h"}
 
 
 # Whose headers each room of the CUDA part may include, besides its own.

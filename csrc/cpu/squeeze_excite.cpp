@@ -1,7 +1,7 @@
 // Squeeze and excitation alone on the CPU, forward and backward.
-#include "checks.h"
 #include "cpu/excitation.h"
 #include "cpu/masked_convolution.h"
+#include "cpu/operators.h"
 
 namespace sspcab::cpu {
 namespace {
@@ -15,75 +15,56 @@ void for_each_band(const Workers& workers, int64_t samples, const Bands& bands, 
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> squeeze_excite(Tensor x, Tensor fc1_weight,
-                                                          Tensor fc1_bias, Tensor fc2_weight,
-                                                          Tensor fc2_bias) {
-  check_image("x", x);
-  check_excitation(x, fc1_weight, fc2_weight, fc1_weight);
-  check_excitation_biases(x, fc1_weight, fc1_bias, fc2_bias);
-  const int64_t samples = x.size(0), hidden_size = fc1_weight.size(0);
-  const ScalarType wide = wide_type(x);
-  const Tensor out = empty_image(x), mean = empty(x, {samples, x.size(1)}, wide),
-               hidden = empty(x, {samples, hidden_size}, wide),
-               gate = empty(x, {samples, x.size(1)}, wide);
-  if (x.numel() == 0) {
-    for (Tensor t : {mean, hidden, gate}) {
-      torch::stable::fill_(t, std::numeric_limits<double>::quiet_NaN());
-    }
-    return {out, mean, hidden, gate};
-  }
+}  // namespace
+
+void Cpu::squeeze_excite(const SqueezeExcite& a, const Tensor& out, const Excited& excited) {
+  const int64_t samples = a.x.size(0), hidden_size = a.fc1_weight.size(0);
   const Sample s = sample_of(out);
-  const Tensor input = dense(x, s.channels_last);
-  with_element_type(x, [&](auto element) {
+  const Tensor input = dense(a.x, s.channels_last);
+  with_element_type(input, [&](auto element) {
     using D = decltype(element);
     using T = Compute<D>;
     const Kernels<D>& k = kernels<D>();
-    const Workers workers(static_cast<double>(x.numel()));
+    const Workers workers(static_cast<double>(input.numel()));
     const Bands bands = Bands::choose(s, samples, workers.count(), s.height);
-    const Excitation<D> excitation(fc1_weight, fc2_weight);
-    const Parameter<T> bias1(fc1_bias), bias2(fc2_bias);
+    const Excitation<D> excitation(a.fc1_weight, a.fc2_weight);
+    const Parameter<T> bias1(a.fc1_bias), bias2(a.fc2_bias);
     const Buffer<double> sums = zeros<double>(samples * bands.per_sample * s.channels);
     for_each_band(workers, samples, bands, [&](int64_t n, int64_t b, Rows rows) {
       k.channel_sums(data<D>(input) + n * s.numel(), s, rows,
                      sums.get() + (n * bands.per_sample + b) * s.channels);
     });
     Workers(samples * excitation.work()).run(samples, [&](int64_t n, int64_t) {
-      excitation.forward(
-          sums.get() + n * bands.per_sample * s.channels, bands.per_sample, s.pixels(), bias1.get(),
-          bias2.get(), mutable_data<T>(mean) + n * s.channels,
-          mutable_data<T>(hidden) + n * hidden_size, mutable_data<T>(gate) + n * s.channels);
+      excitation.forward(sums.get() + n * bands.per_sample * s.channels, bands.per_sample,
+                         s.pixels(), bias1.get(), bias2.get(),
+                         mutable_data<T>(excited.mean) + n * s.channels,
+                         mutable_data<T>(excited.hidden) + n * hidden_size,
+                         mutable_data<T>(excited.gate) + n * s.channels);
     });
     for_each_band(workers, samples, bands, [&](int64_t n, int64_t, Rows rows) {
-      k.scale(data<D>(input) + n * s.numel(), data<T>(gate) + n * s.channels, nullptr, s, rows,
-              mutable_data<D>(out) + n * s.numel());
+      k.scale(data<D>(input) + n * s.numel(), data<T>(excited.gate) + n * s.channels, nullptr, s,
+              rows, mutable_data<D>(out) + n * s.numel());
     });
   });
-  return {out, mean, hidden, gate};
 }
 
-std::vector<Tensor> squeeze_excite_backward(Tensor grad_out, Tensor x, Tensor mean, Tensor hidden,
-                                            Tensor gate, Tensor fc1_weight, Tensor fc2_weight,
-                                            std::vector<bool> needs) {
-  check_image("x", x);
-  check_same_image("grad_out", grad_out, x);
-  check_excitation(x, fc1_weight, fc2_weight, fc1_weight);
-  check(needs.size() == 5, "needs must have 5 entries; got ", needs.size());
-  const int64_t samples = x.size(0), hidden_size = fc1_weight.size(0);
-  check_shape("mean", mean, {samples, x.size(1)}, x);
-  check_shape("hidden", hidden, {samples, hidden_size}, x);
-  check_shape("gate", gate, {samples, x.size(1)}, x);
+std::vector<Tensor> Cpu::squeeze_excite_backward(const SqueezeExciteBackward& a) {
+  const Tensor& x = a.x;
+  const auto& [mean, hidden, gate] = a.excited;
+  const int64_t samples = x.size(0), hidden_size = a.fc1_weight.size(0);
   return with_element_type(x, [&](auto element) {
     using D = decltype(element);
     using T = Compute<D>;
     const Kernels<D>& k = kernels<D>();
     const Sample s = sample_of(x);
-    const Tensor g = dense(grad_out, s.channels_last), input = dense(x, s.channels_last);
+    const Tensor g = dense(a.grad_out, s.channels_last), input = dense(x, s.channels_last);
     const Tensor hidden_saved = dense(hidden, false), gate_saved = dense(gate, false);
-    const Tensor grad_x = needs[0] ? empty_image(x) : empty(x, {0}, x.scalar_type());
-    ParameterGradient<T> grad_fc1_weight(fc1_weight, needs[1]),
-        grad_fc1_bias(fc1_weight, {hidden_size}, needs[2]), grad_fc2_weight(fc2_weight, needs[3]),
-        grad_fc2_bias(fc2_weight, {s.channels}, needs[4]);
-    const Excitation<D> excitation(fc1_weight, fc2_weight);
+    const Tensor grad_x = a.needs[0] ? empty_image(x) : empty(x, {0}, x.scalar_type());
+    ParameterGradient<T> grad_fc1_weight(a.fc1_weight, a.needs[1]),
+        grad_fc1_bias(a.fc1_weight, {hidden_size}, a.needs[2]),
+        grad_fc2_weight(a.fc2_weight, a.needs[3]),
+        grad_fc2_bias(a.fc2_weight, {s.channels}, a.needs[4]);
+    const Excitation<D> excitation(a.fc1_weight, a.fc2_weight);
     const OutputGradient<D> gradient{data<D>(g), data<D>(input), nullptr, data<T>(gate_saved), 0};
     const Buffer<T> grad_gate_input(samples * s.channels), grad_hidden_input(samples * hidden_size),
         grad_mean(samples * s.channels);
@@ -103,7 +84,7 @@ std::vector<Tensor> squeeze_excite_backward(Tensor grad_out, Tensor x, Tensor me
                             grad_hidden_input.get() + n * hidden_size,
                             grad_mean.get() + n * s.channels);
       });
-      if (needs[0]) {
+      if (a.needs[0]) {
         for_each_band(workers, samples, bands, [&](int64_t n, int64_t, Rows rows) {
           k.scale_gradient(of_sample(gradient, s, n), grad_mean.get() + n * s.channels, s, rows,
                            mutable_data<D>(grad_x) + n * s.numel());
@@ -117,13 +98,6 @@ std::vector<Tensor> squeeze_excite_backward(Tensor grad_out, Tensor x, Tensor me
     return std::vector<Tensor>{grad_x, grad_fc1_weight.finish(), grad_fc1_bias.finish(),
                                grad_fc2_weight.finish(), grad_fc2_bias.finish()};
   });
-}
-
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(sspcab, CPU, m) {
-  m.impl("squeeze_excite", TORCH_BOX(&squeeze_excite));
-  m.impl("squeeze_excite_backward", TORCH_BOX(&squeeze_excite_backward));
 }
 
 }  // namespace sspcab::cpu

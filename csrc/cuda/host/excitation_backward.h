@@ -2,28 +2,23 @@
 // of them. Shared by the whole block and by squeeze_excite alone.
 #pragma once
 
-#include "checks.h"
 #include "cuda/host/tensors.h"
+#include "operators/arguments.h"
 
 namespace sspcab::cuda {
 
 class ExcitationBackward {
  public:
-  ExcitationBackward(const Tensor& x, const Tensor& mean, const Tensor& hidden, const Tensor& gate,
-                     const Tensor& fc1_weight, const Tensor& fc2_weight)
+  ExcitationBackward(const Tensor& x, const Excited& excited, const Tensor& fc1_weight,
+                     const Tensor& fc2_weight)
       : image_(image_of(x)),
         dtype_(dtype_of(x)),
         hidden_size_(fc1_weight.size(0)),
-        mean_(mean),
-        hidden_(hidden),
-        gate_(gate),
+        mean_(excited.mean),
+        hidden_(excited.hidden),
+        gate_(excited.gate),
         fc1_weight_(fc1_weight),
-        fc2_weight_(fc2_weight) {
-    const int64_t n = x.size(0), c = x.size(1);
-    check_shape("mean", mean, {n, c}, x);
-    check_shape("hidden", hidden, {n, hidden_size_}, x);
-    check_shape("gate", gate, {n, c}, x);
-  }
+        fc2_weight_(fc2_weight) {}
 
   // Appends the gradients of fc1_weight, fc1_bias, fc2_weight and fc2_bias; needs[first] is that of
   // fc1_weight.

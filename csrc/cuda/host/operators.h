@@ -1,0 +1,27 @@
+// CUDA's part of the operators (operators/operators.h).
+#pragma once
+
+#include "cuda/host/tensors.h"
+#include "operators/arguments.h"
+
+namespace sspcab::cuda {
+
+struct Cuda {
+  struct Guard : DeviceGuard {
+    explicit Guard(const Tensor& x) : DeviceGuard(x.get_device_index()) {}
+  };
+  static Tensor empty_image(const Tensor& x) { return cuda::empty_image(x); }
+
+  static void masked_conv2d(const MaskedConv2d&, const Tensor& y);
+  static std::vector<Tensor> masked_conv2d_backward(const MaskedConv2dBackward&);
+  static void squeeze_excite(const SqueezeExcite&, const Tensor& out, const Excited&);
+  static std::vector<Tensor> squeeze_excite_backward(const SqueezeExciteBackward&);
+  static void reconstruction_loss(const ReconstructionLoss&, const Tensor& loss);
+  static void reconstruction_loss_backward(const Tensor& grad_loss, const ReconstructionLoss&,
+                                           const Tensor& grad_out);
+  // Without what backward needs, y lies in the memory of out.
+  static void sspcab(const Sspcab&, const SspcabResults&);
+  static std::vector<Tensor> sspcab_backward(const SspcabBackward&);
+};
+
+}  // namespace sspcab::cuda
