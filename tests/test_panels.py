@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sspcab_cuda import _C, SSPCAB  # type: ignore[attr-defined]
+from sspcab_cuda import SSPCAB
+from sspcab_cuda._extension import _C
 
 from .tolerances import assert_equal
 
