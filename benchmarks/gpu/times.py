@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import get_args
 
 import torch
@@ -67,9 +67,14 @@ def groups(task: Task) -> tuple[Group, ...]:
 
 def measure(task: Task) -> Iterator[Row]:
     device = device_of(task)
+
+    @cache  # drawing large images on the CPU keeps the GPU waiting
+    def problem_of(case: Case) -> Problem:
+        return Problem.make(case, torch.float32, device, "nchw")
+
     for group in groups(task):
         for case in group.cases:
-            problem = Problem.make(case, torch.float32, device, "nchw")
+            problem = problem_of(case)
             for name in group.precisions:
                 for layout in group.layouts:
                     print(f"{case} {name} {layout} {group.compiled}")
