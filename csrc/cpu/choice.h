@@ -1,5 +1,6 @@
-// Which way the convolution and the gradient of its input are computed: the cheapest one by a model
-// of what each takes, in products of one input and one output channel for all samples.
+// Which way the convolution and its gradients are computed (Winograd's has none of its own for the
+// sub-kernels): the cheapest one by a model of what each takes, in products of one input and one
+// output channel for all samples.
 #pragma once
 
 #include "cpu/kernels.h"

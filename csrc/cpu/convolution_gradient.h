@@ -17,7 +17,7 @@ class ConvolutionGradient {
   // needs[0]: x, needs[1..4]: the weights, needs[5]: bias
   ConvolutionGradient(const MaskedConvolution<D>& conv, const Tensor& x,
                       const std::vector<Tensor>& weights, const std::vector<bool>& needs)
-      : conv_(conv), s_(sample_of(x)), needs_x_(needs[0]), weights_(weights) {
+      : conv_(conv), s_(sample_of(x)), needs_x_(needs[0]) {
     for (int64_t i = 0; i < 4; ++i) {
       corners_[i] = needs[1 + i];
       needs_weights_ |= needs[1 + i];
@@ -27,7 +27,10 @@ class ConvolutionGradient {
     bias_ = zeros<double>(s_.channels);
     grad_x_ = needs_x_ ? empty_image(x) : empty(x, {0}, x.scalar_type());
     if (needs_weights_ && !conv.windows()) weight_gradient_.emplace(conv, corners_);
-    if (needs_x_) mirrored_ = conv.prepare(weights_.view(), /*mirrored=*/true);
+    if (needs_x_) {
+      weights_.emplace(weights);
+      mirrored_ = conv.prepare(weights_->view(), /*mirrored=*/true);
+    }
   }
 
   bool needs_any() const { return needs_x_ || needs_weights_ || grad_bias_[0].needed(); }
@@ -68,11 +71,10 @@ class ConvolutionGradient {
 
   // Appends x, the four weights and the bias.
   void finish(std::vector<Tensor>& gradients) {
-    T* pointers[4];
-    for (int64_t i = 0; i < 4; ++i) pointers[i] = grad_weights_[i].get();
-    if (weight_gradient_) weight_gradient_->finish(pointers);
-    for (int64_t i = 0; conv_.windows() && starts_ && i < 4; ++i) {  // nothing was added
-      std::fill_n(pointers[i], corners_[i] ? grad_weights_[i].numel() : 0, T(0));
+    if (weight_gradient_) {
+      weight_gradient_->finish(grad_weight_pointers().data());
+    } else if (starts_) {  // windows, to which nothing was added
+      for (const auto& g : grad_weights_) std::fill_n(g.get(), g.numel(), T(0));
     }
     gradients.push_back(grad_x_);
     for (const auto& grad_weight : grad_weights_) gradients.push_back(grad_weight.finish());
@@ -85,6 +87,11 @@ class ConvolutionGradient {
   }
 
  private:
+  std::array<T*, 4> grad_weight_pointers() const {
+    return {grad_weights_[0].get(), grad_weights_[1].get(), grad_weights_[2].get(),
+            grad_weights_[3].get()};
+  }
+
   void add_windows(const OutputGradient<D>& gradient, const D* x, T* blocked_x, T* grad_a,
                    int64_t count, D* grad_x) {
     const WindowConvolution<D>& windows = *conv_.windows();
@@ -95,10 +102,9 @@ class ConvolutionGradient {
       windows.input_gradient(gradients.get(), count, mirrored_.weights, gradient, grad_x);
     }
     if (needs_weights_ && !windows.empty()) {
-      T* pointers[4];
-      for (int64_t i = 0; i < 4; ++i) pointers[i] = grad_weights_[i].get();
       windows.weight_gradient([&](int64_t n) { return conv_.view(x, blocked_x, n); },
-                              gradients.get(), count, corners_, starts_, pointers);
+                              gradients.get(), count, corners_, starts_,
+                              grad_weight_pointers().data());
       starts_ = false;
     }
   }
@@ -107,7 +113,7 @@ class ConvolutionGradient {
   Sample s_;
   bool needs_x_, needs_weights_ = false;
   bool corners_[4], starts_ = true;
-  SubKernelWeights<T> weights_;
+  std::optional<SubKernelWeights<T>> weights_;  // for the gradient of x
   Tensor grad_x_;
   std::vector<ParameterGradient<T>> grad_weights_, grad_bias_;
   Buffer<double> bias_;

@@ -135,7 +135,7 @@ struct Weights {
   int64_t channel_stride, tap_stride;
 };
 
-// How the convolution and the gradient of its input are computed; the values of `config`.
+// How the convolution and its gradients are computed (choice.h); the values of `config`.
 enum class Way { direct, winograd, windows };
 
 // C = A · B. Elements of A lie a_row apart along the rows and a_step along what is added up; rows
@@ -173,7 +173,7 @@ struct Convolution {
   View<T> input;
   const T* panels;
   int64_t first_tile, last_tile;
-  T* scratch;  // kernels.scratch elements, or Winograd's
+  T* scratch;  // kernels.scratch elements, or what the other ways need
   Tap* taps;   // room for all taps
   WindowProducts<T> products;
 

@@ -1,8 +1,8 @@
 // Panels of sub-kernels that are used again and again, as in inference.
 //
 // Nothing tells for sure that a parameter has not changed (writes through Tensor.data leave its
-// version as it is), so what is kept goes by the values themselves: reading them all takes a
-// twentieth of the time of packing them. The memory is that of the whole process.
+// version as it is), so what is kept goes by the values themselves: reading them takes a small part
+// of the time of packing them. The memory is that of the whole process.
 #pragma once
 
 #include <cstdint>

@@ -98,6 +98,7 @@ class Winograd {
   static constexpr int64_t kProductsOfPart = 64;
   static constexpr int64_t kCachedBytes = 384 << 10;
   static constexpr int64_t kTilesAtOnce = 8;
+
   Tiles largest_chunk() const {
     const int64_t columns = columns_.count();
     if (columns <= kTilesOfChunk) return {{0, kTilesOfChunk / columns}, {0, columns}};

@@ -183,4 +183,19 @@ struct Operators {
   }
 };
 
+// All of them, for the dispatch key of the library.
+template <class Device, class Library>
+void register_operators(Library& library) {
+  using Own = Operators<Device>;
+  library.impl("masked_conv2d", TORCH_BOX(&Own::masked_conv2d));
+  library.impl("masked_conv2d_backward", TORCH_BOX(&Own::masked_conv2d_backward));
+  library.impl("squeeze_excite", TORCH_BOX(&Own::squeeze_excite));
+  library.impl("squeeze_excite_backward", TORCH_BOX(&Own::squeeze_excite_backward));
+  library.impl("reconstruction_loss", TORCH_BOX(&Own::reconstruction_loss));
+  library.impl("reconstruction_loss_backward", TORCH_BOX(&Own::reconstruction_loss_backward));
+  library.impl("sspcab", TORCH_BOX(&Own::sspcab));
+  library.impl("sspcab_inference", TORCH_BOX(&Own::sspcab_inference));
+  library.impl("sspcab_backward", TORCH_BOX(&Own::sspcab_backward));
+}
+
 }  // namespace sspcab

@@ -2,8 +2,8 @@
 //
 // A run is up to kMaxRun rows of A by two vectors of columns of B (or one), whose sums are in
 // registers: every step broadcasts one element of each row and multiplies it with a row of B. Few
-// products are added in a row (kChain), as in the masked convolution. B is walked through in parts
-// that stay in the first-level cache for all runs.
+// products are added in a row (kChain), as in the masked convolution. B is walked through in parts,
+// two vectors wide, that stay in the second-level cache for all runs.
 #pragma once
 
 template <class T, int Run, int Vectors>
