@@ -238,8 +238,24 @@ def decide_cuda(
             raise
         return CudaDecision(f"{torch_has} and a GPU is visible, but {error}", loud=True)
     asked = env.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";")
-    arch_list = asked or release_arch_list(found)
+    arch_list = with_hopper(asked or release_arch_list(found))
     return CudaDecision("FORCE_CUDA=1" if forced else "a GPU is visible", found, arch_list)
+
+
+def with_hopper(arch_list: str) -> str:
+    """The list with 9.0a, which has instructions that 9.0 lacks, wherever it has 9.0.
+
+    9.0 itself stays where its PTX is asked for: that of 9.0a runs on no later device.
+    """
+    archs: list[str] = []
+    for arch in arch_list.split(";"):
+        archs += {"9.0": ["9.0a"], "9.0+PTX": ["9.0a", "9.0+PTX"]}.get(arch, [arch])
+    return ";".join(dict.fromkeys(archs))
+
+
+def has_hopper(decision: CudaDecision) -> bool:
+    """Whether kernels for Hopper are built."""
+    return any(arch.startswith("9.0a") for arch in decision.arch_list.split(";"))
 
 
 def version_tag(decision: CudaDecision) -> str:

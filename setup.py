@@ -68,6 +68,12 @@ CUDA_SOURCES = [
     "csrc/cuda/passes/activation_gradient.cu",
     "csrc/cuda/passes/parameter_gradients.cu",
 ]
+HOPPER_SOURCES = [
+    "csrc/cuda/convolution/sm90/tensor_map.cpp",
+    "csrc/cuda/convolution/sm90/half.cu",
+    "csrc/cuda/convolution/sm90/bfloat16.cu",
+    "csrc/cuda/convolution/sm90/tf32.cu",
+]
 
 DEBUG = os.environ.get("DEBUG") == "1"
 TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable ABI has what we use
@@ -141,6 +147,9 @@ class BuildSspcab(BuildExtension):
             cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = str(decision.toolkit.home)
             os.environ["TORCH_CUDA_ARCH_LIST"] = decision.arch_list
             extension.sources += CUDA_SOURCES
+            if build_support.has_hopper(decision):
+                extension.sources += HOPPER_SOURCES
+                extension.define_macros.append(("SSPCAB_WITH_SM90A", None))
             libraries += ["c10_cuda", "torch_cuda"]
             extension.extra_objects.append(str(decision.toolkit.runtime))
             facts["SSPCAB_CUDA_VERSION"] = "{}.{}".format(*decision.toolkit.version)

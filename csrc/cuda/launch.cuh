@@ -25,4 +25,25 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
   check_cuda(cudaGetLastError(), "launch");
 }
 
+// The same in clusters of neighbouring blocks, of which one fills a processor.
+template <class... Parameters, class... Arguments>
+void launch_clusters(void (*kernel)(Parameters...), int64_t blocks, int threads,
+                     size_t shared_bytes, int64_t cluster, cudaStream_t stream,
+                     const Arguments&... arguments) {
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shared_bytes)),
+             "shared memory");
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = static_cast<unsigned>(blocks);
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...), "launch");
+}
+
 }  // namespace sspcab::cuda

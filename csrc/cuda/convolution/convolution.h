@@ -19,6 +19,19 @@ constexpr Arithmetic arithmetic_of(Dtype dtype, bool allow_tf32) {
   }
 }
 
+constexpr int element_bytes(Arithmetic arithmetic) {
+  switch (arithmetic) {
+    case Arithmetic::Half:
+    case Arithmetic::BFloat16: return 2;
+    case Arithmetic::Double: return 8;
+    default: return 4;
+  }
+}
+
+// Whose instructions a kernel is made of: asynchronous copies and mma.sync of 8.0 and later, or
+// tensor copies and wgmma of 9.0 alone.
+enum class Path { Sm80, Sm90 };
+
 constexpr int kThreads = 128;    // of a block: 2 × 2 warps
 constexpr int kDepthBytes = 64;  // of the summed dimension in one stage of the pipeline
 constexpr int kStages = 4;       // of the pipeline
@@ -51,6 +64,16 @@ constexpr int shared_bytes(TileShape tile, int wide_bytes) {
   return pipeline > results ? pipeline : results;
 }
 
+// The same for Sm90: a warpgroup that loads and two that multiply; tiles of all types are alike.
+constexpr int kHopperConsumers = 2, kHopperThreads = 128 * (1 + kHopperConsumers);
+constexpr int kHopperDepthBytes = 128, kHopperM = 128;
+constexpr TileShape kHopperTiles[kConfigs] = {{kHopperM, 256}, {kHopperM, 128}, {kHopperM, 64}};
+constexpr int64_t kMostReach = 127;  // offsets of tensor copies are 0 to 255
+constexpr int kHopperStripe = 64;    // channels of results that are brought away at a time
+constexpr int kHopperRingBytes = 192 << 10;
+// All that a block can have: the ring, a stripe of results, what sums begin with, barriers.
+constexpr int kHopperSharedBytes = 227 << 10;
+
 struct Device {
   int capability;  // 80 for 8.0
   int processors;
@@ -58,13 +81,26 @@ struct Device {
 
 // What one launch of a convolution looks like.
 struct LaunchPlan {
+  Path path;
   int config;
   TileShape tile;
+  int64_t units;  // of work: tiles times splits
   int64_t blocks;
   int threads;
   int shared_bytes;
-  int64_t splits;  // of the summed pixels; 1 but for gradients of weights
+  // Of the summed pixels of gradients of weights; on Sm90 of the taps of others, between the blocks
+  // of a cluster.
+  int64_t splits;
+  int processors;  // which a persistent grid doesn't exceed
+
+  // Pixels with one sum of each channel.
+  int sum_pixels() const { return path == Path::Sm90 ? kHopperM / kHopperConsumers : tile.m; }
 };
+
+// Of a grid whose blocks take units in turn, in whole clusters.
+constexpr int64_t persistent_blocks(int64_t units, int processors, int64_t cluster) {
+  return (units < processors ? units : processors) / cluster * cluster;
+}
 
 // Images are D (N, H, W, C); filters D (C, C), `tap_stride` elements from tap to tap of a corner:
 // (o, c), or (c, o) for the gradient of x, for TF32 rounded to it.
@@ -95,7 +131,8 @@ LaunchPlan plan_input_gradient(const Convolution& convolution, const Device& dev
 // `corners`: how many of the four have a gradient.
 LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& device, int corners);
 
-// --- (A) y = relu(Σ taps + biases), and the sums of y with the slots of SumSlots{tile.m, pixels}.
+// --- (A) y = relu(Σ taps + biases), and the sums of y with the slots of SumSlots{sum_pixels,
+// pixels}.
 struct Forward {
   const void* x;        // D (N, H, W, C)
   const void* bias[4];  // P (C,)
@@ -129,7 +166,7 @@ void convolve_weight_gradient(const Convolution& convolution, const WeightGradie
 
 // --- (backward 4 and 5) in one launch.
 constexpr bool share_a_launch(const LaunchPlan& input, const LaunchPlan& weights) {
-  return input.config == weights.config;
+  return input.path == weights.path && input.config == weights.config;
 }
 void convolve_gradients(const Convolution& convolution, const InputGradient& input,
                         const LaunchPlan& input_plan, const WeightGradient& weights,

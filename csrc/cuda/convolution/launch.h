@@ -1,21 +1,35 @@
-// The launchers of one arithmetic; each is compiled in a file of its own,
-// sm80/<arithmetic>.cu.
+// The launchers of one arithmetic by the instructions of one architecture; they are compiled in a
+// file of their own, <architecture>/<arithmetic>.cu.
 #pragma once
+
+#include <type_traits>
 
 #include "cuda/convolution/convolution.h"
 
 namespace sspcab::cuda {
 
-template <Arithmetic arithmetic>
-struct Launcher {
-  static void forward(const Convolution&, const Forward&, const LaunchPlan&, cudaStream_t);
-  static void input_gradient(const Convolution&, const InputGradient&, const LaunchPlan&,
-                             cudaStream_t);
-  static void weight_gradient(const Convolution&, const WeightGradient&, const LaunchPlan&,
-                              cudaStream_t);
+struct Launchers {
+  void (*forward)(const Convolution&, const Forward&, const LaunchPlan&, cudaStream_t);
+  void (*input_gradient)(const Convolution&, const InputGradient&, const LaunchPlan&, cudaStream_t);
+  void (*weight_gradient)(const Convolution&, const WeightGradient&, const LaunchPlan&,
+                          cudaStream_t);
   // Of plans that share a launch.
-  static void gradients(const Convolution&, const InputGradient&, const LaunchPlan&,
-                        const WeightGradient&, const LaunchPlan&, cudaStream_t);
+  void (*gradients)(const Convolution&, const InputGradient&, const LaunchPlan&,
+                    const WeightGradient&, const LaunchPlan&, cudaStream_t);
 };
+template <Arithmetic arithmetic>
+Launchers sm80_launchers();
+template <Arithmetic arithmetic>
+Launchers sm90_launchers();
+
+// body(config) with the plan's config as a constant.
+template <class Body>
+void with_config(int config, const Body& body) {
+  switch (config) {
+    case 0: return body(std::integral_constant<int, 0>{});
+    case 1: return body(std::integral_constant<int, 1>{});
+    case 2: return body(std::integral_constant<int, 2>{});
+  }
+}
 
 }  // namespace sspcab::cuda

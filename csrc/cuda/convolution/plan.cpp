@@ -8,59 +8,97 @@
 namespace sspcab::cuda {
 namespace {
 
-int element_bytes(Arithmetic arithmetic) {
-  switch (arithmetic) {
-    case Arithmetic::Half:
-    case Arithmetic::BFloat16: return 2;
-    case Arithmetic::Double: return 8;
-    default: return 4;
+// What a path has of each configuration.
+struct PathTraits {
+  // What a tile reads for each product falls with its size. The rates are relative to the large
+  // tile's.
+  double rate[kConfigs];
+  // What a block does before and after its sum, in steps of the pipeline.
+  int64_t overhead_steps;
+  int depth_bytes;  // of a step
+};
+// On an A100, shared memory takes 3/4 of the time of its products, but 9/8 of those of a medium
+// tile and 3/2 of a small one's; on an H100 as long as they, 5/4 and 7/4.
+constexpr PathTraits kPaths[] = {{{1.0, 0.85, 0.65}, 4, kDepthBytes},
+                                 {{1.0, 0.8, 0.57}, 3, kHopperDepthBytes}};
+const PathTraits& traits_of(Path path) { return kPaths[static_cast<int>(path)]; }
+
+// Hopper's tensor cores multiply deep operands alone in TF32. With fewer channels most of a box
+// would be zeros.
+Path path_of(const Convolution& convolution, const Device& device, bool deep) {
+#ifdef SSPCAB_WITH_SM90A
+  const Image& image = convolution.image;
+  const bool multiplies = convolution.arithmetic == Arithmetic::Half ||
+                          convolution.arithmetic == Arithmetic::BFloat16 ||
+                          (convolution.arithmetic == Arithmetic::Tf32 && deep);
+  if (device.capability == 90 && multiplies && image.channels >= kHopperStripe &&
+      convolution.sub_kernels.reach() <= kMostReach &&
+      image.samples * image.pixels() <= INT32_MAX) {
+    return Path::Sm90;
   }
+#endif
+  return Path::Sm80;
 }
 
-// What a tile reads for each product falls with its size. The rates are relative to the large
-// tile's: on an A100, shared memory takes 3/4 of the time of its products, but 9/8 of those of a
-// medium tile and 3/2 of a small one's.
-constexpr double kRate[kConfigs] = {1.0, 0.85, 0.65};
-// What a block does before and after its sum, in steps of the pipeline.
-constexpr int64_t kOverheadSteps = 4;
+LaunchPlan plan_of(const Convolution& convolution, const Device& device, Path path, int config,
+                   int64_t units, int64_t splits, bool clusters) {
+  if (path == Path::Sm90) {
+    return {path,
+            config,
+            kHopperTiles[config],
+            units,
+            persistent_blocks(units, device.processors, clusters ? splits : 1),
+            kHopperThreads,
+            kHopperSharedBytes,
+            splits,
+            device.processors};
+  }
+  const TileShape tile = tile_shape(convolution.arithmetic, config);
+  const int wide_bytes = convolution.arithmetic == Arithmetic::Double ? 8 : 4;
+  return {path,   config,           tile, units, units, kThreads, shared_bytes(tile, wide_bytes),
+          splits, device.processors};
+}
 
 // Takes the tiles and splits whose slowest processor is done first: as many blocks as it gets, one
 // after another, times what a block takes. Depends on sizes alone, so that the order of summation,
 // and every bit of the results, is the same in every run.
-template <class Blocks>
-LaunchPlan choose(const Convolution& convolution, const Device& device, int64_t steps,
-                  int64_t most_splits, const Blocks& blocks_of) {
-  const int wide_bytes = convolution.arithmetic == Arithmetic::Double ? 8 : 4;
+template <class Blocks, class MostSplits>
+LaunchPlan choose(const Convolution& convolution, const Device& device, Path path, int64_t steps,
+                  bool clusters, const MostSplits& most_splits_of, const Blocks& blocks_of) {
+  const PathTraits& traits = traits_of(path);
   LaunchPlan best{};
   double least = 0;
   for (int config = 0; config < kConfigs; ++config) {
     if (convolution.config >= 0 && config != convolution.config) continue;
-    const TileShape tile = tile_shape(convolution.arithmetic, config);
-    const int64_t blocks = blocks_of(tile);
+    const TileShape tile =
+        path == Path::Sm90 ? kHopperTiles[config] : tile_shape(convolution.arithmetic, config);
+    const int64_t blocks = blocks_of(tile), most_splits = most_splits_of(tile);
     for (int64_t splits = 1; splits <= most_splits; ++splits) {
       const double turns = static_cast<double>(divide_up(blocks * splits, device.processors));
-      const double time =
-          turns * (divide_up(steps, splits) + kOverheadSteps) * tile.m * tile.n / kRate[config];
+      const double time = turns * (divide_up(steps, splits) + traits.overhead_steps) * tile.m *
+                          tile.n / traits.rate[config];
       if (best.blocks > 0 && time >= least) continue;
       least = time;
-      best = {config, tile, blocks * splits, kThreads, shared_bytes(tile, wide_bytes), splits};
+      best = plan_of(convolution, device, path, config, blocks * splits, splits, clusters);
       if (blocks * splits >= 4 * device.processors) break;
     }
   }
   return best;
 }
 
-int64_t depth(const Convolution& convolution) {
-  return kDepthBytes / element_bytes(convolution.arithmetic);
-}
-
 LaunchPlan plan_pixels(const Convolution& convolution, const Device& device) {
   const Image& image = convolution.image;
-  const int64_t steps =
-      convolution.sub_kernels.taps() * divide_up(image.channels, depth(convolution));
-  return choose(convolution, device, steps, 1, [&](TileShape tile) {
-    return divide_up(image.samples * image.pixels(), tile.m) * divide_up(image.channels, tile.n);
-  });
+  const Path path = path_of(convolution, device, /*deep=*/true);
+  const int depth = traits_of(path).depth_bytes / element_bytes(convolution.arithmetic);
+  const int64_t steps = convolution.sub_kernels.taps() * divide_up(image.channels, depth);
+  return choose(
+      convolution, device, path, steps, /*clusters=*/true,
+      // The blocks of a cluster bring whole stripes away.
+      [&](TileShape tile) { return path == Path::Sm90 && tile.n > kHopperStripe ? 2 : 1; },
+      [&](TileShape tile) {
+        return divide_up(image.samples * image.pixels(), tile.m) *
+               divide_up(image.channels, tile.n);
+      });
 }
 
 }  // namespace
@@ -85,24 +123,36 @@ LaunchPlan plan_input_gradient(const Convolution& convolution, const Device& dev
 
 LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& device, int corners) {
   const Image& image = convolution.image;
-  const int64_t steps = divide_up(image.samples * image.pixels(), depth(convolution));
-  return choose(convolution, device, steps, std::max<int64_t>(1, steps / 4), [&](TileShape tile) {
-    return divide_up(image.channels, tile.m) * divide_up(image.channels, tile.n) * corners *
-           convolution.sub_kernels.taps_per_corner();
-  });
+  const Path path = path_of(convolution, device, /*deep=*/false);
+  const int depth = traits_of(path).depth_bytes / element_bytes(convolution.arithmetic);
+  const int64_t steps = divide_up(image.samples * image.pixels(), depth);
+  return choose(
+      convolution, device, path, steps, /*clusters=*/false,
+      [&](TileShape) { return std::max<int64_t>(1, steps / 4); },
+      [&](TileShape tile) {
+        return divide_up(image.channels, tile.m) * divide_up(image.channels, tile.n) * corners *
+               convolution.sub_kernels.taps_per_corner();
+      });
 }
 
 namespace {
 
-// body(Launcher<arithmetic>{}).
-template <class Body>
-void with_launcher(Arithmetic arithmetic, const Body& body) {
+Launchers launchers_of(Path path, Arithmetic arithmetic) {
+#ifdef SSPCAB_WITH_SM90A
+  if (path == Path::Sm90) {
+    switch (arithmetic) {
+      case Arithmetic::Half: return sm90_launchers<Arithmetic::Half>();
+      case Arithmetic::BFloat16: return sm90_launchers<Arithmetic::BFloat16>();
+      default: return sm90_launchers<Arithmetic::Tf32>();
+    }
+  }
+#endif
   switch (arithmetic) {
-    case Arithmetic::Half: return body(Launcher<Arithmetic::Half>{});
-    case Arithmetic::BFloat16: return body(Launcher<Arithmetic::BFloat16>{});
-    case Arithmetic::Tf32: return body(Launcher<Arithmetic::Tf32>{});
-    case Arithmetic::Float: return body(Launcher<Arithmetic::Float>{});
-    case Arithmetic::Double: return body(Launcher<Arithmetic::Double>{});
+    case Arithmetic::Half: return sm80_launchers<Arithmetic::Half>();
+    case Arithmetic::BFloat16: return sm80_launchers<Arithmetic::BFloat16>();
+    case Arithmetic::Tf32: return sm80_launchers<Arithmetic::Tf32>();
+    case Arithmetic::Float: return sm80_launchers<Arithmetic::Float>();
+    default: return sm80_launchers<Arithmetic::Double>();
   }
 }
 
@@ -110,28 +160,23 @@ void with_launcher(Arithmetic arithmetic, const Body& body) {
 
 void convolve(const Convolution& convolution, const Forward& forward, const LaunchPlan& plan,
               cudaStream_t stream) {
-  with_launcher(convolution.arithmetic,
-                [&](auto launcher) { launcher.forward(convolution, forward, plan, stream); });
+  launchers_of(plan.path, convolution.arithmetic).forward(convolution, forward, plan, stream);
 }
 void convolve_input_gradient(const Convolution& convolution, const InputGradient& gradient,
                              const LaunchPlan& plan, cudaStream_t stream) {
-  with_launcher(convolution.arithmetic, [&](auto launcher) {
-    launcher.input_gradient(convolution, gradient, plan, stream);
-  });
+  launchers_of(plan.path, convolution.arithmetic)
+      .input_gradient(convolution, gradient, plan, stream);
 }
 void convolve_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                               const LaunchPlan& plan, cudaStream_t stream) {
-  with_launcher(convolution.arithmetic, [&](auto launcher) {
-    launcher.weight_gradient(convolution, gradient, plan, stream);
-  });
+  launchers_of(plan.path, convolution.arithmetic)
+      .weight_gradient(convolution, gradient, plan, stream);
 }
-
 void convolve_gradients(const Convolution& convolution, const InputGradient& input,
                         const LaunchPlan& input_plan, const WeightGradient& weights,
                         const LaunchPlan& weight_plan, cudaStream_t stream) {
-  with_launcher(convolution.arithmetic, [&](auto launcher) {
-    launcher.gradients(convolution, input, input_plan, weights, weight_plan, stream);
-  });
+  launchers_of(input_plan.path, convolution.arithmetic)
+      .gradients(convolution, input, input_plan, weights, weight_plan, stream);
 }
 
 }  // namespace sspcab::cuda

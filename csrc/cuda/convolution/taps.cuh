@@ -2,9 +2,13 @@
 // from a pixel, and whether a pixel has a neighbour so far.
 #pragma once
 
+#include "cuda/convolution/convolution.h"
 #include "geometry.h"
 
 namespace sspcab::cuda {
+
+// What is multiplied. Operands of a gradient of filters are wide, all others deep.
+enum class Product { Forward, InputGradient, WeightGradient };
 
 // Images of a convolution are channels_last, (N, H, W, C).
 struct Geometry {
@@ -22,6 +26,12 @@ struct Geometry {
     return channels * static_cast<int>(sizeof(D));
   }
 };
+
+inline Geometry geometry_of(const Convolution& convolution) {
+  const Image& image = convolution.image;
+  return {image.samples * image.pixels(), static_cast<int>(image.height),
+          static_cast<int>(image.width), static_cast<int>(image.channels), convolution.sub_kernels};
+}
 
 // A position in the corners, in the order of SubKernels.
 struct Tap {

@@ -84,7 +84,7 @@ class MaskedConvolution {
   // Where the sums of y will be.
   SumSlots sum_slots() const {
     if (!is_tiled_) return channel_sum_slots(image());
-    return {plan_forward(convolution_, device_).tile.m, image().pixels()};
+    return {plan_forward(convolution_, device_).sum_pixels(), image().pixels()};
   }
 
   void forward(Forward forward, const ChannelSums& sums, cudaStream_t stream) const {

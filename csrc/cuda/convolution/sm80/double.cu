@@ -1,5 +1,5 @@
 #include "cuda/convolution/sm80/launch.cuh"
 
 namespace sspcab::cuda {
-template struct Launcher<Arithmetic::Double>;
+template Launchers sm80_launchers<Arithmetic::Double>();
 }

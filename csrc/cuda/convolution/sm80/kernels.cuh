@@ -4,18 +4,11 @@
 
 #include <cutlass/functional.h>
 
-#include "cuda/convolution/convolution.h"
 #include "cuda/convolution/sm80/operands.cuh"
 #include "cuda/convolution/sm80/results.cuh"
+#include "cuda/convolution/shares.cuh"
 
 namespace sspcab::cuda {
-
-template <class P>
-__device__ Wide<P> sum_biases(const void* const (&bias)[4], int channel) {
-  Wide<P> sum = widen(static_cast<const P*>(bias[0])[channel]);
-  for (int i = 1; i < 4; ++i) sum += widen(static_cast<const P*>(bias[i])[channel]);
-  return sum;
-}
 
 // The kernels' bounds name one block for each processor: left to itself, the compiler spills
 // registers of small tiles for the sake of more blocks.
@@ -35,13 +28,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ alignas(kVectorBytes) W bias[Loop::kN];  // of the tile's channels
   static_assert(Loop::kN <= kThreads);
   if (threadIdx.x < Loop::kN) {
-    const int c = origin.channel + threadIdx.x;
-    W sum = 0;
-    if (c < g.channels) {
-      sum = forward.parameter_dtype == Dtype::Float ? sum_biases<float>(forward.bias, c)
-                                                    : sum_biases<D>(forward.bias, c);
-    }
-    bias[threadIdx.x] = sum;
+    bias[threadIdx.x] = start_of<D>(forward, g, origin.channel + threadIdx.x);
   }
   __syncthreads();
   const auto biases = Loop::part_of(cute::make_tensor(
@@ -91,52 +78,19 @@ __device__ __forceinline__ void input_gradient(const Geometry& g, const Filters&
   }();
   const TileOrigin origin(g, kept(block), Loop::kM, Loop::kN);  // anew: it would take registers
 
-  const D* y = static_cast<const D*>(gradient.gradient.y);
-  const D* x = static_cast<const D*>(gradient.gradient.x);
-  const W* gate = static_cast<const W*>(gradient.gradient.gate);
-  const W* grad_loss = static_cast<const W*>(gradient.gradient.grad_loss);
   D* grad_x = static_cast<D*>(gradient.grad_x);
-  if (!grad_loss) {
+  if (!gradient.gradient.grad_loss) {
     return for_each_piece<Loop, D>(
         sums, shared, image, origin, [&](const auto& at, const auto& piece) {
           store_global<at.kConstant>(grad_x + at.offset, narrowed<D>(piece));
         });
   }
-  const W factor = *grad_loss * 2 / static_cast<W>(image.numel());
-  int known[Loop::kGroups] = {};  // pixels up to here have these:
-  Vector<W, Loop::kTogether> gates[Loop::kGroups];
+  DirectGradient<D, Loop::kTogether, Loop::kGroups> direct(gradient.gradient, image, origin);
   for_each_piece<Loop, D>(sums, shared, image, origin, [&](const auto& at, const auto& piece) {
-    constexpr int count = sizeof(piece) / sizeof(W);
-    const auto y_piece = widened(load<count>(y + at.offset + at.kConstant));
-    const auto x_piece = widened(load<count>(x + at.offset + at.kConstant));
-    auto& of_group = gates[at.group];
-    if (!at.same_sample && at.pixel >= known[at.group]) {
-      const int64_t sample = origin.sample_of(at.pixel);
-      const W* of_sample = gate + sample * image.channels + at.channel;
-      if (image.channels_last) {
-        known[at.group] = origin.end_of(sample);
-        of_group = load_wide<Loop::kTogether>(of_sample);
-      } else {
-        of_group = repeated<Loop::kTogether>(*of_sample);
-      }
-      for (int i = 0; i < Loop::kTogether; ++i) of_group[i] *= -factor;
-    }
-    Vector<W, count> sum;
-    for (int i = 0; i < count; ++i) {
-      const W direct = fma(x_piece[i], factor, piece[i]);
-      sum[i] = fma(y_piece[i], of_group[i % Loop::kTogether], direct);
-    }
-    store_global<at.kConstant>(grad_x + at.offset, narrowed<D>(sum));
+    store_global<at.kConstant>(grad_x + at.offset, narrowed<D>(direct.subtracted_from(piece, at)));
   });
 #endif
 }
-
-// What the blocks share: the steps of each split, of which the first `left` have one more; and the
-// corners that are needed.
-struct WeightShares {
-  int64_t of_each, left;
-  int corners, corner[4];
-};
 
 // (backward 5) A block owns kM output × kN input channels of one tap, and one split of the pixels;
 // it sums over them and leaves the tile for parameter_gradients to add up.
@@ -147,33 +101,18 @@ __device__ __forceinline__ void weight_gradient(const Geometry& g, const WeightG
   using D = typename Loop::Element;
   using W = Wide<D>;
   extern __shared__ __align__(128) unsigned char shared[];
-  // Blocks: input channels fastest, then output channels, taps of the needed corners, splits.
-  const int tiles_n = static_cast<int>(divide_up(g.channels, Loop::kN));
-  const int tiles_m = static_cast<int>(divide_up(g.channels, Loop::kM));
-  int rest = block;
-  const int first_n = rest % tiles_n * Loop::kN;
-  rest /= tiles_n;
-  const int first_m = rest % tiles_m * Loop::kM;
-  rest /= tiles_m;
-  const int per_corner = static_cast<int>(g.sub_kernels.taps_per_corner());
-  const int of_corner = rest % per_corner, k = static_cast<int>(g.sub_kernels.kernel_dim);
-  rest /= per_corner;
-  const int split = rest / shares.corners;
-  const int corner = shares.corner[rest - split * shares.corners];
-  const Tap tap{corner, of_corner / k, of_corner % k};
-
-  const int64_t begin = split * shares.of_each + min(static_cast<int64_t>(split), shares.left);
-  const int64_t end = begin + shares.of_each + (split < shares.left);
+  const WeightShare share(g, shares, Loop::kTile, block);
   PixelsOfTap<Loop> operands(g, static_cast<const D*>(gradient.grad_a),
-                             static_cast<const D*>(gradient.x), begin * Loop::kDepth,
-                             end * Loop::kDepth, first_m, first_n, tap, shared);
-  const auto sums = Loop::run(operands, static_cast<int>(end - begin), shared, Loop::zeros());
+                             static_cast<const D*>(gradient.x), share.begin * Loop::kDepth,
+                             share.end * Loop::kDepth, share.first_output, share.first_input,
+                             share.tap, shared);
+  const auto sums =
+      Loop::run(operands, static_cast<int>(share.end - share.begin), shared, Loop::zeros());
 
-  W* to = static_cast<W*>(gradient.sums) +
-          ((static_cast<int64_t>(split) * 4 + corner) * per_corner + of_corner) * g.channels *
-              g.channels;
+  W* to = static_cast<W*>(gradient.sums) + share.filter_offset(g);
   const Image matrix{1, g.channels, g.channels, 1, true};
-  for_each_piece<Loop, W>(sums, shared, matrix, TileOrigin(g.channels, first_m, first_n, Loop::kM),
+  for_each_piece<Loop, W>(sums, shared, matrix,
+                          TileOrigin(g.channels, share.first_output, share.first_input, Loop::kM),
                           [&](const auto& at, const auto& piece) {
                             store_global<at.kConstant>(to + at.offset, piece);
                           });

@@ -1,19 +1,11 @@
 // From plain data to a launch of the kernel for its tile.
 #pragma once
 
-#include <utility>
-
-#include "cuda/convolution/sm80/kernels.cuh"
 #include "cuda/convolution/launch.h"
+#include "cuda/convolution/sm80/kernels.cuh"
 #include "cuda/launch.cuh"
 
 namespace sspcab::cuda {
-
-inline Geometry geometry_of(const Convolution& convolution) {
-  const Image& image = convolution.image;
-  return {image.samples * image.pixels(), static_cast<int>(image.height),
-          static_cast<int>(image.width), static_cast<int>(image.channels), convolution.sub_kernels};
-}
 
 template <class D>
 Filters filters_of(const Convolution& convolution) {
@@ -22,19 +14,9 @@ Filters filters_of(const Convolution& convolution) {
   return filters;
 }
 
-// body(config) with the plan's config as a constant.
-template <class Body>
-void with_config(int config, const Body& body) {
-  switch (config) {
-    case 0: return body(std::integral_constant<int, 0>{});
-    case 1: return body(std::integral_constant<int, 1>{});
-    case 2: return body(std::integral_constant<int, 2>{});
-  }
-}
-
 template <Arithmetic arithmetic>
-void Launcher<arithmetic>::forward(const Convolution& convolution, const Forward& forward,
-                                   const LaunchPlan& plan, cudaStream_t stream) {
+static void launch_forward(const Convolution& convolution, const Forward& forward,
+                           const LaunchPlan& plan, cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
   with_config(plan.config, [&](auto config) {
     launch(forward_kernel<MainLoop<Cores, config, Product::Forward>>, plan.blocks, plan.threads,
@@ -44,9 +26,8 @@ void Launcher<arithmetic>::forward(const Convolution& convolution, const Forward
 }
 
 template <Arithmetic arithmetic>
-void Launcher<arithmetic>::input_gradient(const Convolution& convolution,
-                                          const InputGradient& gradient, const LaunchPlan& plan,
-                                          cudaStream_t stream) {
+static void launch_input_gradient(const Convolution& convolution, const InputGradient& gradient,
+                                  const LaunchPlan& plan, cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
   with_config(plan.config, [&](auto config) {
     launch(input_gradient_kernel<MainLoop<Cores, config, Product::InputGradient>>, plan.blocks,
@@ -55,21 +36,9 @@ void Launcher<arithmetic>::input_gradient(const Convolution& convolution,
   });
 }
 
-inline WeightShares shares_of(const Convolution& convolution, const WeightGradient& gradient,
-                              const LaunchPlan& plan, int depth) {
-  const Image& image = convolution.image;
-  const int64_t steps = divide_up(image.samples * image.pixels(), depth);
-  WeightShares shares{steps / plan.splits, steps % plan.splits, 0, {}};
-  for (int i = 0; i < 4; ++i) {
-    if (gradient.needs[i]) shares.corner[shares.corners++] = i;
-  }
-  return shares;
-}
-
 template <Arithmetic arithmetic>
-void Launcher<arithmetic>::weight_gradient(const Convolution& convolution,
-                                           const WeightGradient& gradient, const LaunchPlan& plan,
-                                           cudaStream_t stream) {
+static void launch_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
+                                   const LaunchPlan& plan, cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
   with_config(plan.config, [&](auto config) {
     using Loop = MainLoop<Cores, config, Product::WeightGradient>;
@@ -80,9 +49,9 @@ void Launcher<arithmetic>::weight_gradient(const Convolution& convolution,
 }
 
 template <Arithmetic arithmetic>
-void Launcher<arithmetic>::gradients(const Convolution& convolution, const InputGradient& input,
-                                     const LaunchPlan& input_plan, const WeightGradient& weights,
-                                     const LaunchPlan& weight_plan, cudaStream_t stream) {
+static void launch_gradients(const Convolution& convolution, const InputGradient& input,
+                             const LaunchPlan& input_plan, const WeightGradient& weights,
+                             const LaunchPlan& weight_plan, cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
   with_config(input_plan.config, [&](auto config) {
     using OfInput = MainLoop<Cores, config, Product::InputGradient>;
@@ -95,6 +64,12 @@ void Launcher<arithmetic>::gradients(const Convolution& convolution, const Input
            filters_of<typename Cores::Element>(convolution), convolution.image, input, weights,
            shares, static_cast<unsigned>(weight_plan.blocks), weights_first);
   });
+}
+
+template <Arithmetic arithmetic>
+Launchers sm80_launchers() {
+  return {launch_forward<arithmetic>, launch_input_gradient<arithmetic>,
+          launch_weight_gradient<arithmetic>, launch_gradients<arithmetic>};
 }
 
 }  // namespace sspcab::cuda

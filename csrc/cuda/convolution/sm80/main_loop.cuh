@@ -9,6 +9,7 @@
 #pragma once
 
 #include "cuda/convolution/sm80/arithmetic.cuh"
+#include "cuda/convolution/taps.cuh"
 
 namespace sspcab::cuda {
 
@@ -165,9 +166,6 @@ class Fragments {
 
   unsigned from_[kFlips];
 };
-
-// What is multiplied. Operands of a gradient of filters are wide, all others deep.
-enum class Product { Forward, InputGradient, WeightGradient };
 
 template <class Arithmetic, int config, Product product>
 struct MainLoop {

@@ -1,9 +1,9 @@
-// A block's tile of results: where it lies, who has which of them, the way to global memory in
-// either layout, and the sums over each channel.
+// A block's tile of results: who has which of them, the way to global memory in either layout, and
+// the sums over each channel.
 #pragma once
 
+#include "cuda/convolution/results.cuh"
 #include "cuda/convolution/sm80/main_loop.cuh"
-#include "cuda/convolution/taps.cuh"
 
 namespace sspcab::cuda {
 
@@ -53,40 +53,6 @@ class ResultTile {
   W* data_;
 };
 
-// Where a tile lies: its first pixel and channel, its pixels inside the image, and the sample of
-// each of them.
-struct TileOrigin {
-  int64_t pixel, sample = 0;
-  int channel, pixels;
-  unsigned within_sample = 0, pixels_of_sample;
-
-  // In a matrix, whose rows count as pixels of one sample.
-  __device__ TileOrigin(int rows, int row, int column, int m)
-      : pixel(row), channel(column), pixels(min(rows - row, m)), pixels_of_sample(rows) {}
-  // Blocks that share pixels are neighbours.
-  __device__ TileOrigin(const Geometry& g, unsigned block, int m, unsigned n) {
-    const int tiles_n = (g.channels + n - 1) / n;
-    const int tile = block / tiles_n;
-    pixel = static_cast<int64_t>(tile) * m;
-    channel = static_cast<int>(block - tile * tiles_n) * n;
-    pixels_of_sample = g.sample_pixels();
-    sample = pixel / pixels_of_sample;
-    within_sample = static_cast<unsigned>(pixel - sample * pixels_of_sample);
-    const int64_t left = g.pixels - pixel;
-    pixels = static_cast<int>(left < m ? left : m);
-  }
-  __device__ int64_t sample_of(int pixel_of_tile) const {
-    return sample + (within_sample + pixel_of_tile) / pixels_of_sample;
-  }
-  __device__ bool is_in_one_sample(int m) const {
-    return pixels == m && within_sample + m <= pixels_of_sample;
-  }
-  // The pixel of the tile (or beyond it) with which a sample ends.
-  __device__ int end_of(int64_t sample_of_tile) const {
-    return static_cast<int>((sample_of_tile - sample + 1) * pixels_of_sample - within_sample);
-  }
-};
-
 // Neighbours in a row of a thread's results, which has kGroups of them.
 template <class Loop, int group>
 class Group {
@@ -116,16 +82,6 @@ __device__ void for_each_group(const Body& body) {
   cute::for_each(cute::make_int_sequence<Loop::kGroups>{},
                  [&](auto i) { body(Group<Loop, i>{}, i); });
 }
-
-// Of some neighbours in a tile. The constant part of their offset is a part of the type.
-template <int constant>
-struct PiecePlace {
-  static constexpr int kConstant = constant;
-  int64_t offset;      // in the image, + kConstant
-  int pixel, channel;  // of the tile; of the image
-  int group;           // of a thread's channels
-  bool same_sample;    // as the last piece of this group
-};
 
 // body(place, piece) for the neighbouring channels that the thread has, of an image in
 // channels_last. A thread's pixels ascend where operands are deep; each has the same groups of

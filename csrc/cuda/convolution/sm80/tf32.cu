@@ -1,5 +1,5 @@
 #include "cuda/convolution/sm80/launch.cuh"
 
 namespace sspcab::cuda {
-template struct Launcher<Arithmetic::Tf32>;
+template Launchers sm80_launchers<Arithmetic::Tf32>();
 }

@@ -1,0 +1,5 @@
+#include "cuda/convolution/sm90/launch.cuh"
+
+namespace sspcab::cuda {
+template Launchers sm90_launchers<Arithmetic::Tf32>();
+}
