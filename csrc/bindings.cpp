@@ -54,8 +54,10 @@ py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int
   const cuda::Convolution convolution = problem.convolution();
   const auto add = [&](const char* name, const cuda::LaunchPlan& plan) {
     py::dict launch;
+    launch["path"] = plan.path == cuda::Path::Sm90 ? "sm90" : "sm80";
     launch["config"] = plan.config;
     launch["tile"] = py::make_tuple(plan.tile.m, plan.tile.n);
+    launch["units"] = plan.units;
     launch["blocks"] = plan.blocks;
     launch["threads"] = plan.threads;
     launch["shared_bytes"] = plan.shared_bytes;

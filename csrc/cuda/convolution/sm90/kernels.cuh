@@ -12,7 +12,7 @@
 
 namespace sspcab::cuda {
 
-constexpr int kRegistersOfLoads = 40, kRegistersOfProducts = 232;
+constexpr int kRegistersOfLoads = 32, kRegistersOfProducts = 240;
 
 struct Units {
   int count;   // of all blocks
