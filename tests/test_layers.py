@@ -133,6 +133,7 @@ ROOMS: dict[str, set[str]] = {
     "cuda/convolution": {"cuda"},
     "cuda/convolution/plain": {"cuda", "cuda/convolution"},
     "cuda/convolution/sm80": {"cuda", "cuda/convolution"},
+    "cuda/convolution/sm90": {"cuda", "cuda/convolution"},
 }
 
 

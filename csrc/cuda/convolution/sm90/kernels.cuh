@@ -40,6 +40,8 @@ __device__ void for_each_unit(int units, const Load& load, const Consume& consum
       consume(unit, shared, place, results, exchanges);
     }
   }
+#else
+  __trap();
 #endif
 }
 
