@@ -95,3 +95,26 @@ class TestOnTheDevice:
             gradients = torch.autograd.grad(y, inputs, grad)
             for ours, true in zip(gradients, true_gradients, strict=True):
                 assert_equal(ours, true.to(dtype))
+
+
+class TestSharedTiles:
+    pytestmark = needs_device
+
+    def test_clusters_take_several_tiles(self) -> None:
+        """Forward and the gradient of x; blocks exchange sums more than once."""
+        processors = torch.cuda.get_device_properties("cuda").multi_processor_count
+        case = Case(1, 128, 16, 23 * processors // 2 // 2)  # 23/16 tiles for each processor
+        launch = _C.plan(case.shape, "float16", config=1, capability=90, processors=processors)
+        assert launch["forward"]["splits"] == 2
+        assert launch["forward"]["units"] > launch["forward"]["blocks"]
+        values = integers(case, torch.float16, "cuda")
+        values[0] = values[0].contiguous(memory_format=torch.channels_last)
+        grad = torch.randint(-1, 2, case.shape).to("cuda", torch.float16)
+        x, *parameters = [t.double() for t in values]
+        truth = convolution(reference, [x.requires_grad_(), *parameters], case.dilation, "none")
+        values[0].requires_grad_()
+        y = ops.masked_conv2d(*values, case.dilation, False, False, 1)
+        assert_equal(y.detach(), truth.detach().half())
+        (ours,) = torch.autograd.grad(y, values[:1], grad)
+        (true,) = torch.autograd.grad(truth, [x], grad.double())
+        assert_equal(ours, true.half())
