@@ -102,7 +102,7 @@ __device__ __forceinline__ void input_gradient(const Geometry& g, const Filters&
           store_global<at.kConstant>(grad_x + at.offset, narrowed<D>(piece));
         });
   }
-  const W factor = *grad_loss * 2 / static_cast<W>(image.numel());
+  const W factor = *grad_loss * 2 / static_cast<W>(gradient.gradient.loss_numel);
   int known[Loop::kGroups] = {};  // pixels up to here have these:
   Vector<W, Loop::kTogether> gates[Loop::kGroups];
   for_each_piece<Loop, D>(sums, shared, image, origin, [&](const auto& at, const auto& piece) {
@@ -173,8 +173,14 @@ __device__ __forceinline__ void weight_gradient(const Geometry& g, const WeightG
           ((static_cast<int64_t>(split) * 4 + corner) * per_corner + of_corner) * g.channels *
               g.channels;
   const Image matrix{1, g.channels, g.channels, 1, true};
+  const bool adds = split < gradient.earlier_splits;
   for_each_piece<Loop, W>(sums, shared, matrix, TileOrigin(g.channels, first_m, first_n, Loop::kM),
-                          [&](const auto& at, const auto& piece) {
+                          [&](const auto& at, auto piece) {
+                            constexpr int count = sizeof(piece) / sizeof(W);
+                            if (adds) {
+                              const auto left = load_wide<count>(to + at.offset + at.kConstant);
+                              for (int i = 0; i < count; ++i) piece[i] += left[i];
+                            }
                             store_global<at.kConstant>(to + at.offset, piece);
                           });
 #endif
