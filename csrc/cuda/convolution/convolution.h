@@ -77,6 +77,7 @@ constexpr int kHopperSharedBytes = 227 << 10;
 struct Device {
   int capability;  // 80 for 8.0
   int processors;
+  int64_t cache_bytes;  // of the L2 cache
 };
 
 // What one launch of a convolution looks like.
@@ -154,12 +155,14 @@ struct InputGradient {
 void convolve_input_gradient(const Convolution& convolution, const InputGradient& gradient,
                              const LaunchPlan& plan, cudaStream_t stream);
 
-// --- (backward 5) Σ over pixels of grad_a ⊗ moved x, for the corners that need it.
+// --- (backward 5) Σ over pixels of grad_a ⊗ moved x, for the corners that need it. The first
+// `earlier_splits` of the sums are added to what earlier groups of samples have left there.
 struct WeightGradient {
   const void* grad_a;  // D (N, H, W, C), for TF32 rounded to it
   const void* x;       // D (N, H, W, C)
   bool needs[4];
   void* sums;  // W (splits, 4 k'², C, C)
+  int64_t earlier_splits;
 };
 void convolve_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                               const LaunchPlan& plan, cudaStream_t stream);

@@ -119,7 +119,8 @@ __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputG
   W grad_x = sum.get();
   const OutputGradient& output = gradient.gradient;
   if (output.grad_loss) {
-    const W factor = *static_cast<const W*>(output.grad_loss) * 2 / static_cast<W>(image.numel());
+    const W factor =
+        *static_cast<const W*>(output.grad_loss) * 2 / static_cast<W>(output.loss_numel);
     const W gate = static_cast<const W*>(output.gate)[at.n * image.channels + at.c];
     grad_x -= factor * (widen(static_cast<const D*>(output.y)[index]) * gate -
                         widen(static_cast<const D*>(output.x)[index]));
@@ -156,7 +157,8 @@ __global__ void plain_weight_gradient_kernel(PlainConvolution convolution,
       }
     }
   }
-  static_cast<W*>(gradient.sums)[index] = sum.get();
+  W& result = static_cast<W*>(gradient.sums)[index];
+  result = gradient.earlier_splits > 0 ? result + sum.get() : sum.get();
 }
 
 }  // namespace sspcab::cuda

@@ -111,9 +111,11 @@ __device__ __forceinline__ void weight_gradient(const Geometry& g, const WeightG
 
   W* to = static_cast<W*>(gradient.sums) + share.filter_offset(g);
   const Image matrix{1, g.channels, g.channels, 1, true};
+  const bool adds = share.split < gradient.earlier_splits;
   for_each_piece<Loop, W>(sums, shared, matrix,
                           TileOrigin(g.channels, share.first_output, share.first_input, Loop::kM),
-                          [&](const auto& at, const auto& piece) {
+                          [&](const auto& at, auto piece) {
+                            if (adds) piece = added(piece, to + at.offset + at.kConstant);
                             store_global<at.kConstant>(to + at.offset, piece);
                           });
 #endif

@@ -178,11 +178,13 @@ struct WeightGradientUnits {
     const TileOrigin origin(g.channels, share.first_output + results.number() * kRows,
                             share.first_input, kRows);
     const Image matrix{1, g.channels, g.channels, 1, true};
+    const bool adds = share.split < gradient.earlier_splits;
     results.for_each_stripe(
         sums, Loop::kN, origin.channel, g.channels, [&](const Stripe& stripe, int channel) {
-          for_each_piece<float>(
-              stripe, matrix, origin, channel,
-              [&](const auto& at, const auto& piece) { store_global(to + at.offset, piece); });
+          for_each_piece<float>(stripe, matrix, origin, channel, [&](const auto& at, auto piece) {
+            if (adds) piece = added(piece, to + at.offset);
+            store_global(to + at.offset, piece);
+          });
         });
   }
 };
