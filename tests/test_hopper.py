@@ -103,7 +103,7 @@ class TestSharedTiles:
     def test_clusters_take_several_tiles(self) -> None:
         """Forward and the gradient of x; blocks exchange sums more than once."""
         processors = torch.cuda.get_device_properties("cuda").multi_processor_count
-        case = Case(1, 128, 16, 23 * processors // 2 // 2)  # 23/16 tiles for each processor
+        case = Case(1, 128, 16, 23 * processors // 2)  # 23/16 tiles for each processor
         launch = _C.plan(case.shape, "float16", config=1, capability=90, processors=processors)
         assert launch["forward"]["splits"] == 2
         assert launch["forward"]["units"] > launch["forward"]["blocks"]
