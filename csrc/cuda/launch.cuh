@@ -1,12 +1,30 @@
-// Launching a kernel, checked.
+// Launching a kernel, checked; from 9.0 on, close upon the launch before it.
 #pragma once
 
 #include <cuda_runtime.h>
+
+#include <map>
+#include <utility>
 
 #include "cuda/image.h"
 #include "cuda/launch_check.h"
 
 namespace sspcab::cuda {
+
+// Whether the code that the current device runs of a kernel has wait_for_earlier_launches in it:
+// not what is compiled for 8.x, also where a later device takes it. Asked once.
+inline bool waits_for_earlier_launches(const void* kernel) {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "current device");
+  thread_local std::map<std::pair<int, const void*>, bool> known;
+  const auto [entry, is_new] = known.try_emplace({device, kernel});
+  if (is_new) {
+    cudaFuncAttributes attributes{};
+    check_cuda(cudaFuncGetAttributes(&attributes, kernel), "launch");
+    entry->second = attributes.ptxVersion >= 90;
+  }
+  return entry->second;
+}
 
 // `blocks` is one-dimensional, up to 2³¹ - 1.
 template <class... Parameters, class... Arguments>
@@ -21,8 +39,17 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t s
                                     static_cast<int>(shared_bytes)),
                "shared memory");
   }
-  kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(arguments...);
-  check_cuda(cudaGetLastError(), "launch");
+  cudaLaunchAttribute close{};
+  close.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  close.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = static_cast<unsigned>(blocks);
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &close;
+  config.numAttrs = waits_for_earlier_launches(reinterpret_cast<const void*>(kernel));
+  check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...), "launch");
 }
 
 }  // namespace sspcab::cuda

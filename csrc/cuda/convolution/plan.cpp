@@ -23,13 +23,15 @@ int element_bytes(Arithmetic arithmetic) {
 constexpr double kRate[kConfigs] = {1.0, 0.85, 0.65};
 // What a block does before and after its sum, in steps of the pipeline.
 constexpr int64_t kOverheadSteps = 4;
+// Up to as many channels the gradient of the weights takes tiles that can share a launch.
+constexpr int64_t kSharingChannels = 128;
 
 // Takes the tiles and splits whose slowest processor is done first: as many blocks as it gets, one
 // after another, times what a block takes. Depends on sizes alone, so that the order of summation,
 // and every bit of the results, is the same in every run.
-template <class Blocks>
+template <class Blocks, class Allowed>
 LaunchPlan choose(const Convolution& convolution, const Device& device, int64_t steps,
-                  int64_t most_splits, const Blocks& blocks_of) {
+                  int64_t most_splits, const Blocks& blocks_of, const Allowed& is_allowed) {
   const int wide_bytes = convolution.arithmetic == Arithmetic::Double ? 8 : 4;
   LaunchPlan best{};
   double least = 0;
@@ -42,8 +44,11 @@ LaunchPlan choose(const Convolution& convolution, const Device& device, int64_t 
       const double time =
           turns * (divide_up(steps, splits) + kOverheadSteps) * tile.m * tile.n / kRate[config];
       if (best.blocks > 0 && time >= least) continue;
+      const LaunchPlan plan{config, tile, blocks * splits, kThreads, shared_bytes(tile, wide_bytes),
+                            splits};
+      if (!is_allowed(plan)) break;
       least = time;
-      best = {config, tile, blocks * splits, kThreads, shared_bytes(tile, wide_bytes), splits};
+      best = plan;
       if (blocks * splits >= 4 * device.processors) break;
     }
   }
@@ -58,9 +63,13 @@ LaunchPlan plan_pixels(const Convolution& convolution, const Device& device) {
   const Image& image = convolution.image;
   const int64_t steps =
       convolution.sub_kernels.taps() * divide_up(image.channels, depth(convolution));
-  return choose(convolution, device, steps, 1, [&](TileShape tile) {
-    return divide_up(image.samples * image.pixels(), tile.m) * divide_up(image.channels, tile.n);
-  });
+  return choose(
+      convolution, device, steps, 1,
+      [&](TileShape tile) {
+        return divide_up(image.samples * image.pixels(), tile.m) *
+               divide_up(image.channels, tile.n);
+      },
+      [](const LaunchPlan&) { return true; });
 }
 
 }  // namespace
@@ -86,10 +95,16 @@ LaunchPlan plan_input_gradient(const Convolution& convolution, const Device& dev
 LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& device, int corners) {
   const Image& image = convolution.image;
   const int64_t steps = divide_up(image.samples * image.pixels(), depth(convolution));
-  return choose(convolution, device, steps, std::max<int64_t>(1, steps / 4), [&](TileShape tile) {
-    return divide_up(image.channels, tile.m) * divide_up(image.channels, tile.n) * corners *
-           convolution.sub_kernels.taps_per_corner();
-  });
+  // With few channels a launch costs more than a better tile gains.
+  const bool shares = image.channels <= kSharingChannels;
+  const LaunchPlan input = plan_input_gradient(convolution, device);
+  return choose(
+      convolution, device, steps, std::max<int64_t>(1, steps / 4),
+      [&](TileShape tile) {
+        return divide_up(image.channels, tile.m) * divide_up(image.channels, tile.n) * corners *
+               convolution.sub_kernels.taps_per_corner();
+      },
+      [&](const LaunchPlan& plan) { return !shares || share_a_launch(input, plan); });
 }
 
 namespace {
