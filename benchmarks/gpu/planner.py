@@ -84,7 +84,7 @@ class Launch:
 def plan(stage: Stage, constants: Constants, config: int = -1) -> Launch:
     """What is launched, with a configuration of tiles or (-1) the one that the planner takes."""
     best: Launch | None = None
-    for tried in _choice(stage, constants) if config < 0 else (config,):
+    for tried in CONFIGS if config < 0 else (config,):
         for splits in _worth_trying(stage, tried, constants.overhead):
             time = stage.time(tried, splits, constants)
             if best is None or time < best.time:
@@ -99,11 +99,13 @@ def share_a_launch(input_config: int, weight_config: int) -> bool:
     return input_config == weight_config or (input_config, weight_config) == (1, 2)
 
 
-def _choice(stage: Stage, constants: Constants) -> list[int]:
+def launched(stage: Stage, constants: Constants) -> Launch:
+    """As plan, but for the weights' gradient of few channels, whose tiles have to share a launch."""
     if stage.name != "weight_gradient" or stage.shape[1] > SHARING_CHANNELS:
-        return [*CONFIGS]
+        return plan(stage, constants)
     of_x = plan(replace(stage, name="input_gradient"), constants).config
-    return [config for config in CONFIGS if share_a_launch(of_x, config)]
+    allowed = [config for config in CONFIGS if share_a_launch(of_x, config)]
+    return min((plan(stage, constants, config) for config in allowed), key=lambda one: one.time)
 
 
 @cache
