@@ -100,7 +100,7 @@ def share_a_launch(input_config: int, weight_config: int) -> bool:
 
 
 def launched(stage: Stage, constants: Constants) -> Launch:
-    """As plan, but for the weights' gradient of few channels, whose tiles have to share a launch."""
+    """As plan, but the weights' gradient of few channels takes tiles that can share a launch."""
     if stage.name != "weight_gradient" or stage.shape[1] > SHARING_CHANNELS:
         return plan(stage, constants)
     of_x = plan(replace(stage, name="input_gradient"), constants).config
