@@ -167,9 +167,12 @@ struct WeightGradient {
 void convolve_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                               const LaunchPlan& plan, cudaStream_t stream);
 
-// --- (backward 4 and 5) in one launch.
+// --- (backward 4 and 5) in one launch, for which there are kernels with tiles of the same size,
+// and with medium ones for x and small ones for the weights, as 64 channels want them.
 constexpr bool share_a_launch(const LaunchPlan& input, const LaunchPlan& weights) {
-  return input.path == weights.path && input.config == weights.config;
+  const bool medium_and_small = input.config == 1 && weights.config == 2;
+  return input.path == weights.path &&
+         (input.config == weights.config || (input.path == Path::Sm80 && medium_and_small));
 }
 void convolve_gradients(const Convolution& convolution, const InputGradient& input,
                         const LaunchPlan& input_plan, const WeightGradient& weights,

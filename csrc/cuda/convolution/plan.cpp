@@ -59,12 +59,16 @@ LaunchPlan plan_of(const Convolution& convolution, const Device& device, Path pa
           splits, device.processors};
 }
 
+// Up to as many channels the gradient of the weights takes tiles that can share a launch.
+constexpr int64_t kSharingChannels = 128;
+
 // Takes the tiles and splits whose slowest processor is done first: as many blocks as it gets, one
 // after another, times what a block takes. Depends on sizes alone, so that the order of summation,
 // and every bit of the results, is the same in every run.
-template <class Blocks, class MostSplits>
+template <class Blocks, class MostSplits, class Allowed>
 LaunchPlan choose(const Convolution& convolution, const Device& device, Path path, int64_t steps,
-                  bool clusters, const MostSplits& most_splits_of, const Blocks& blocks_of) {
+                  bool clusters, const MostSplits& most_splits_of, const Blocks& blocks_of,
+                  const Allowed& is_allowed) {
   const PathTraits& traits = traits_of(path);
   LaunchPlan best{};
   double least = 0;
@@ -78,8 +82,11 @@ LaunchPlan choose(const Convolution& convolution, const Device& device, Path pat
       const double time = turns * (divide_up(steps, splits) + traits.overhead_steps) * tile.m *
                           tile.n / traits.rate[config];
       if (best.blocks > 0 && time >= least) continue;
+      const LaunchPlan plan =
+          plan_of(convolution, device, path, config, blocks * splits, splits, clusters);
+      if (!is_allowed(plan)) break;
       least = time;
-      best = plan_of(convolution, device, path, config, blocks * splits, splits, clusters);
+      best = plan;
       if (blocks * splits >= 4 * device.processors) break;
     }
   }
@@ -98,7 +105,8 @@ LaunchPlan plan_pixels(const Convolution& convolution, const Device& device) {
       [&](TileShape tile) {
         return divide_up(image.samples * image.pixels(), tile.m) *
                divide_up(image.channels, tile.n);
-      });
+      },
+      [](const LaunchPlan&) { return true; });
 }
 
 }  // namespace
@@ -126,13 +134,17 @@ LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& de
   const Path path = path_of(convolution, device, /*deep=*/false);
   const int depth = traits_of(path).depth_bytes / element_bytes(convolution.arithmetic);
   const int64_t steps = divide_up(image.samples * image.pixels(), depth);
+  // With few channels a launch costs more than a better tile gains.
+  const LaunchPlan input = plan_input_gradient(convolution, device);
+  const bool shares = image.channels <= kSharingChannels && input.path == path;
   return choose(
       convolution, device, path, steps, /*clusters=*/false,
       [&](TileShape) { return std::max<int64_t>(1, steps / 4); },
       [&](TileShape tile) {
         return divide_up(image.channels, tile.m) * divide_up(image.channels, tile.n) * corners *
                convolution.sub_kernels.taps_per_corner();
-      });
+      },
+      [&](const LaunchPlan& plan) { return !shares || share_a_launch(input, plan); });
 }
 
 namespace {

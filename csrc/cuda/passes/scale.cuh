@@ -12,6 +12,7 @@ template <class D, int V, bool ChannelsLast, bool WithLoss>
 __global__ void __launch_bounds__(kWalkThreads)
     scale_kernel(Partition partition, MeanOfErrors mean, const D* y, const Wide<D>* gates,
                  const D* x, D* out) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Walk<V, ChannelsLast> walk(partition);
   const Vector<W, V> gate = walk.of_channels(gates, W(1));

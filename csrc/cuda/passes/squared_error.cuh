@@ -22,6 +22,7 @@ __device__ void for_each_copy(int64_t first, int64_t last, Body&& body) {
 template <class D>
 __global__ void __launch_bounds__(kWalkThreads)
     reconstruction_loss_kernel(MeanOfErrors mean, int64_t chunk, const D* out, const D* x) {
+  wait_for_earlier_launches();
   const int64_t first = blockIdx.x * chunk, numel = mean.numel;
   double error = 0;
   for_each_copy<D>(first, first + chunk < numel ? first + chunk : numel,
@@ -37,6 +38,7 @@ template <class D>
 __global__ void __launch_bounds__(kWalkThreads)
     reconstruction_loss_gradient_kernel(int64_t numel, int64_t chunk, const Wide<D>* grad_loss,
                                         const D* out, const D* x, D* grad_out) {
+  wait_for_earlier_launches();
   const Wide<D> factor = *grad_loss * 2 / static_cast<Wide<D>>(numel);
   const int64_t first = blockIdx.x * chunk;
   for_each_copy<D>(first, first + chunk < numel ? first + chunk : numel,

@@ -75,6 +75,7 @@ __device__ inline int64_t global_thread() {
 // Outside the image, x is 0 and takes part all the same: 0 · infinity is NaN, as in the reference.
 template <class D, class P>
 __global__ void plain_forward_kernel(PlainConvolution convolution, Forward forward) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Image& image = convolution.image;
   const int64_t index = global_thread();
@@ -100,6 +101,7 @@ __global__ void plain_forward_kernel(PlainConvolution convolution, Forward forwa
 
 template <class D, class P>
 __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputGradient gradient) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Image& image = convolution.image;
   const int64_t index = global_thread();
@@ -132,6 +134,7 @@ __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputG
 template <class D>
 __global__ void plain_weight_gradient_kernel(PlainConvolution convolution,
                                              WeightGradient gradient) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Image& image = convolution.image;
   const SubKernels& sub_kernels = convolution.sub_kernels;

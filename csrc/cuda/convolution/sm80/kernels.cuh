@@ -20,6 +20,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
                    Forward forward) {
+  wait_for_earlier_launches();
 #if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
@@ -125,6 +126,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     input_gradient_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
                           InputGradient gradient) {
+  wait_for_earlier_launches();
   input_gradient<Loop>(g, filters, image, gradient, blockIdx.x);
 }
 
@@ -132,6 +134,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     weight_gradient_kernel(Geometry g, WeightGradient gradient,
                            const __grid_constant__ WeightShares shares) {
+  wait_for_earlier_launches();
   weight_gradient<Loop>(g, gradient, shares, blockIdx.x);
 }
 
@@ -143,6 +146,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                      InputGradient input, WeightGradient weights,
                      const __grid_constant__ WeightShares shares, unsigned weight_blocks,
                      bool weights_first) {
+  wait_for_earlier_launches();
   const unsigned first = weights_first ? weight_blocks : gridDim.x - weight_blocks;
   const bool is_first = blockIdx.x < first;
   const unsigned block = is_first ? blockIdx.x : blockIdx.x - first;

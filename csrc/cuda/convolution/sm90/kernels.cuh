@@ -59,6 +59,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     hopper_forward_kernel(Geometry g, const __grid_constant__ PixelsAndFilters maps, Image image,
                           Forward forward, Units units) {
+  wait_for_earlier_launches();
 #if SSPCAB_HAS_WGMMA
   using D = typename Loop::Element;
   const auto load = [&](int unit, auto& shared, auto& place) {
@@ -193,6 +194,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     hopper_input_gradient_kernel(Geometry g, const __grid_constant__ PixelsAndFilters maps,
                                  Image image, InputGradient gradient, Units units) {
+  wait_for_earlier_launches();
   const InputGradientUnits<Loop> input{g, maps, image, gradient, units.splits};
   for_each_unit<Loop>(
       units.count, [&](int unit, auto&... rest) { input.load(unit, rest...); },
@@ -204,6 +206,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     hopper_weight_gradient_kernel(Geometry g, const __grid_constant__ PixelsOfBoth maps,
                                   WeightGradient gradient,
                                   const __grid_constant__ WeightShares shares, Units units) {
+  wait_for_earlier_launches();
   const WeightGradientUnits<Loop> weights{g, maps, gradient, shares};
   for_each_unit<Loop>(
       units.count, [&](int unit, auto&... rest) { weights.load(unit, rest...); },
@@ -219,6 +222,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
                             const __grid_constant__ PixelsOfBoth weight_maps,
                             WeightGradient weight_gradient,
                             const __grid_constant__ WeightShares shares, Units weight_units) {
+  wait_for_earlier_launches();
   const InputGradientUnits<OfInput> input{g, input_maps, image, input_gradient, input_units.splits};
   const WeightGradientUnits<OfWeights> weights{g, weight_maps, weight_gradient, shares};
   const int splits = input_units.splits;
