@@ -67,10 +67,10 @@ static void launch_gradients(const Convolution& convolution, const InputGradient
     using OfWeights = HopperLoop<arithmetic, config, Product::WeightGradient>;
     const int64_t blocks = persistent_blocks(input_plan.units + weight_plan.units + 1,
                                              input_plan.processors, input_plan.splits);
-    launch_clusters(hopper_gradients_kernel<OfInput, OfWeights>, blocks, input_plan.splits,
-                    input_plan.threads, input_plan.shared_bytes, stream, geometry_of(convolution),
+    launch_clusters(hopper_gradients_kernel<OfInput, OfWeights>, blocks, splits, input_plan.threads,
+                    input_plan.shared_bytes, stream, geometry_of(convolution),
                     maps_of(convolution, input.grad_a, input_plan), convolution.image, input,
-                    units_of(input_plan, input_plan.splits), maps_of(convolution, weights), weights,
+                    units_of(input_plan, splits), maps_of(convolution, weights), weights,
                     shares_of(convolution, weights, weight_plan, OfWeights::kDepth),
                     units_of(weight_plan, 1));
   });
