@@ -181,3 +181,17 @@ def test_scratch_memory_is_that_of_one_group() -> None:
     peak = torch.cuda.max_memory_allocated() - before
     image = tensors[0].numel() * dtype.itemsize
     assert image < peak < 1.5 * image
+
+
+@pytest.mark.cuda
+def test_groups_captured_by_a_graph() -> None:
+    dtype = torch.float16
+    case = _more_than_the_cache(dtype)
+    tensors = _inputs(case, dtype, "channels_last")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ops.sspcab_inference(*tensors, 1, True, True)
+    tensors[0].copy_(tensors[0].flip(0))
+    graph.replay()
+    for ours, true in zip(captured, ops.sspcab_inference(*tensors, 1, True, True), strict=True):
+        assert torch.equal(ours, true)
