@@ -23,15 +23,17 @@ constexpr PathTraits kPaths[] = {{{1.0, 0.85, 0.65}, 4, kDepthBytes},
                                  {{1.0, 0.8, 0.57}, 3, kHopperDepthBytes}};
 const PathTraits& traits_of(Path path) { return kPaths[static_cast<int>(path)]; }
 
-// Hopper's tensor cores multiply deep operands alone in TF32. With fewer channels most of a box
-// would be zeros.
+// With fewer channels most of Hopper's boxes and tiles would be zeros.
+constexpr int64_t kHopperLeastChannels = 64;
+
+// Hopper's tensor cores multiply deep operands alone in TF32.
 Path path_of(const Convolution& convolution, const Device& device, bool deep) {
 #ifdef SSPCAB_WITH_SM90A
   const Image& image = convolution.image;
   const bool multiplies = convolution.arithmetic == Arithmetic::Half ||
                           convolution.arithmetic == Arithmetic::BFloat16 ||
                           (convolution.arithmetic == Arithmetic::Tf32 && deep);
-  if (device.capability == 90 && multiplies && image.channels >= kHopperStripe &&
+  if (device.capability == 90 && multiplies && image.channels >= kHopperLeastChannels &&
       convolution.sub_kernels.reach() <= kMostReach &&
       image.samples * image.pixels() <= INT32_MAX) {
     return Path::Sm90;

@@ -19,8 +19,9 @@ struct Units {
   int splits;  // units of a tile: 2 in clusters of two blocks, 1 in others
 };
 
-// load(unit, place) in the thread that loads, consume(unit, place, results, exchanges) in the
-// warpgroups that multiply, for each unit of this block.
+// load(unit, shared, place) in the thread that loads, consume(unit, shared, place, results,
+// exchanges) in the warpgroups that multiply, for each unit of this block. They go round the ring
+// alike; `exchanges` counts those with the other block of a cluster.
 template <class Loop, class Load, class Consume>
 __device__ void for_each_unit(int units, const Load& load, const Consume& consume) {
 #if SSPCAB_HAS_WGMMA
