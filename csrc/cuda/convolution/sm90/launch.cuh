@@ -47,7 +47,6 @@ static void launch_input_gradient(const Convolution& convolution, const InputGra
 template <Arithmetic arithmetic>
 static void launch_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                                    const LaunchPlan& plan, cudaStream_t stream) {
-  if constexpr (arithmetic == Arithmetic::Tf32) return;  // never planned
   with_config(plan.config, [&](auto config) {
     using Loop = HopperLoop<arithmetic, config, Product::WeightGradient>;
     launch_clusters(hopper_weight_gradient_kernel<Loop>, plan.blocks, 1, plan.threads,
@@ -61,12 +60,12 @@ template <Arithmetic arithmetic>
 static void launch_gradients(const Convolution& convolution, const InputGradient& input,
                              const LaunchPlan& input_plan, const WeightGradient& weights,
                              const LaunchPlan& weight_plan, cudaStream_t stream) {
-  if constexpr (arithmetic == Arithmetic::Tf32) return;  // never planned
   with_config(input_plan.config, [&](auto config) {
     using OfInput = HopperLoop<arithmetic, config, Product::InputGradient>;
     using OfWeights = HopperLoop<arithmetic, config, Product::WeightGradient>;
-    const int64_t blocks = persistent_blocks(input_plan.units + weight_plan.units + 1,
-                                             input_plan.processors, input_plan.splits);
+    const int64_t splits = input_plan.splits;
+    const int64_t units = divide_up(weight_plan.units, splits) * splits + input_plan.units;
+    const int64_t blocks = persistent_blocks(units, input_plan.processors, splits);
     launch_clusters(hopper_gradients_kernel<OfInput, OfWeights>, blocks, splits, input_plan.threads,
                     input_plan.shared_bytes, stream, geometry_of(convolution),
                     maps_of(convolution, input.grad_a, input_plan), convolution.image, input,
