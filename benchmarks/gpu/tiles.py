@@ -11,6 +11,7 @@ import torch
 import sspcab_cuda
 
 from ..cases import SUITES, Case
+from ..kernel_report import stage_of
 from ..one_step import convolutions_alone
 from ..rivals import Problem
 from .device import cuda_of
@@ -44,7 +45,7 @@ def measure(task: Task) -> Iterator[Row]:
                 )
                 us: dict[str, float] = defaultdict(float)
                 for kernel, seconds in profiled(step, REPEATS).items():
-                    us[kernel.split()[0]] += 1e6 * seconds
+                    us[stage_of(kernel)] += 1e6 * seconds
                 splits = plan(stages["weight_gradient"], Constants(), config).splits
                 for stage, chosen in _choices(stages).items():
                     if stage not in us:
