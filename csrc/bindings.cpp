@@ -35,9 +35,16 @@ sspcab::cuda::Dtype dtype_of(const std::string& name) {
   throw py::value_error("sspcab: dtype must be float16, bfloat16, float32 or float64; got " + name);
 }
 
+std::vector<int64_t> samples_of(const sspcab::cuda::Groups& groups) {
+  std::vector<int64_t> samples;
+  for (int64_t i = 0; i < groups.count; ++i) samples.push_back(groups[i].image.samples);
+  return samples;
+}
+
 py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int64_t kernel_dim,
               int64_t dilation, bool channels_last, bool allow_tf32, int config,
-              const std::string& parameter_dtype, int capability, int processors) {
+              const std::string& parameter_dtype, int capability, int processors,
+              int64_t cache_bytes) {
   namespace cuda = sspcab::cuda;
   const cuda::Problem problem{dtype_of(dtype),
                               dtype_of(parameter_dtype.empty() ? dtype : parameter_dtype),
@@ -45,13 +52,16 @@ py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int
                               {kernel_dim, dilation},
                               allow_tf32,
                               config,
-                              {capability, processors}};
+                              {capability, processors, cache_bytes}};
   py::dict result;
   result["tiled"] = problem.is_tiled();
   result["forward_launches"] = cuda::forward_launches(problem);
   result["backward_launches"] = cuda::backward_launches(problem);
+  const cuda::Groups forward = problem.groups(cuda::kForwardImages);
+  const cuda::Groups backward = problem.groups(cuda::kBackwardImages);
+  result["forward_groups"] = samples_of(forward);
+  result["backward_groups"] = samples_of(backward);
   if (!problem.is_tiled()) return result;
-  const cuda::Convolution convolution = problem.convolution();
   const auto add = [&](const char* name, const cuda::LaunchPlan& plan) {
     py::dict launch;
     launch["path"] = plan.path == cuda::Path::Sm90 ? "sm90" : "sm80";
@@ -64,9 +74,11 @@ py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int
     launch["splits"] = plan.splits;
     result[name] = launch;
   };
-  add("forward", cuda::plan_forward(convolution, problem.device));
-  add("input_gradient", cuda::plan_input_gradient(convolution, problem.device));
-  add("weight_gradient", cuda::plan_weight_gradient(convolution, problem.device, 4));
+  const cuda::Convolution first = problem.part(forward[0]).convolution();
+  const cuda::Convolution first_backward = problem.part(backward[0]).convolution();
+  add("forward", cuda::plan_forward(first, problem.device));
+  add("input_gradient", cuda::plan_input_gradient(first_backward, problem.device));
+  add("weight_gradient", cuda::plan_weight_gradient(first_backward, problem.device, 4));
   return result;
 }
 
@@ -114,13 +126,15 @@ PYBIND11_MODULE(_C, m) {
 #ifdef SSPCAB_WITH_CUDA
   m.def(
       "plan", &plan,
-      "What a training step of the block would launch on a device of that capability (80 for 8.0) "
-      "and number of multiprocessors: the launches in order and, for each convolution on the "
-      "pipeline, config, tile, blocks, threads, shared_bytes and splits. Launches nothing.",
+      "What a training step of the block would launch on a device of that capability (80 for 8.0), "
+      "number of multiprocessors and L2 cache: the samples of each group, the launches in order "
+      "and, for each convolution of the first group on the pipeline, config, tile, blocks, "
+      "threads, "
+      "shared_bytes and splits. Launches nothing.",
       py::arg("shape"), py::arg("dtype") = "float32", py::arg("kernel_dim") = 1,
       py::arg("dilation") = 1, py::arg("channels_last") = true, py::arg("allow_tf32") = false,
       py::arg("config") = -1, py::arg("parameter_dtype") = "", py::arg("capability") = 80,
-      py::arg("processors") = 108);
+      py::arg("processors") = 108, py::arg("cache_bytes") = 40 << 20);
   m.def("offset", &offset, "Where an image's element lies, pixels counted through all samples.",
         py::arg("shape"), py::arg("channels_last"), py::arg("pixel"), py::arg("channel"));
   m.def("sum_slot", &sum_slot, "Where a pixel is summed, in tiles over samples of `pixels` pixels.",

@@ -176,6 +176,21 @@ def test_release_architectures_are_cut_to_what_nvcc_knows() -> None:
         build_support.release_arch_list(toolkit(archs=frozenset({"5.0"})))
 
 
+def test_hopper_s_own_instructions_are_built_wherever_hopper_is() -> None:
+    lists = {
+        "8.0;9.0;12.0+PTX": "8.0;9.0a;12.0+PTX",
+        "9.0": "9.0a",
+        "9.0a+PTX": "9.0a+PTX",
+        "9.0+PTX": "9.0a;9.0+PTX",  # the PTX is for what comes after
+        "9.0;9.0a": "9.0a",
+    }
+    for asked, built in lists.items():
+        assert build_support.with_hopper(asked) == built
+        assert build_support.has_hopper(CudaDecision("", toolkit(), built))
+    assert not build_support.has_hopper(CudaDecision("", toolkit(), "8.0;8.9;10.0+PTX"))
+    assert not build_support.has_hopper(CudaDecision(""))
+
+
 def test_cutlass_headers_in_a_folder_of_one_s_own(tmp_path: Path) -> None:
     """CUTLASS_PATH names a checkout or its headers, and goes before the wheel."""
     env = {"CUTLASS_PATH": str(tmp_path)}
@@ -207,13 +222,13 @@ def test_a_visible_gpu_builds_cuda() -> None:
     assert decision.toolkit == toolkit() and decision.arch_list.endswith("12.0+PTX")
     assert build_support.describe(decision) == (
         "sspcab: building for CPU and CUDA (a GPU is visible), toolkit 13.0 at /cuda, "
-        "architectures 7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+        "architectures 7.5;8.0;8.6;8.9;9.0a;10.0;12.0+PTX"
     )
 
 
 def test_force_cuda_builds_without_a_gpu_for_the_given_architectures() -> None:
     decision = decide({"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "8.0 9.0+PTX"})
-    assert decision == CudaDecision("FORCE_CUDA=1", toolkit(), "8.0;9.0+PTX")
+    assert decision == CudaDecision("FORCE_CUDA=1", toolkit(), "8.0;9.0a;9.0+PTX")
 
 
 def test_no_cuda_is_obeyed_quietly() -> None:
@@ -261,11 +276,11 @@ def test_force_cuda_that_can_not_be_satisfied(gpu_visible: bool) -> None:
 
 
 def listed_sources() -> list[str]:
-    """CPU_SOURCES and CUDA_SOURCES, read from setup.py without running it."""
+    """The lists of sources, read from setup.py without running it."""
     sources: list[str] = []
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Name) and target.id in ("CPU_SOURCES", "CUDA_SOURCES"):
+        if isinstance(target, ast.Name) and target.id.endswith("_SOURCES"):
             assert isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
             sources += ast.literal_eval(node.value)
     return sources

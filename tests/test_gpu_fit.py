@@ -14,6 +14,7 @@ from benchmarks.gpu.parts import Row
 from benchmarks.gpu.planner import CONFIGS, Constants, Stage
 
 HAS_PLAN = bool(sspcab_cuda.build_info()["cuda"])
+ONE_GROUP = 2**60  # bytes of a cache that has room for all samples
 STAGES = ("forward", "input_gradient", "weight_gradient")
 SHAPES = [
     *itertools.product((1, 3, 32), (16, 64, 96, 512), (5, 28, 64), (16, 33)),
@@ -36,11 +37,15 @@ def test_the_planner_is_the_compiled_one(precision: str) -> None:
         for config in (-1, *CONFIGS):
             compiled = sspcab_cuda._extension._C.plan(
                 shape, dtype, kernel_dim, allow_tf32=precision == "tf32", config=config,
-                processors=processors,
+                processors=processors, cache_bytes=ONE_GROUP,
             )  # fmt: skip
             for name in STAGES:
                 stage = Stage(name, precision, shape, kernel_dim, processors)
-                launch = planner.plan(stage, Constants(), config)
+                launch = (
+                    planner.launched(stage, Constants())
+                    if config < 0
+                    else planner.plan(stage, Constants(), config)
+                )
                 splits.add(launch.splits)
                 assert (
                     compiled[name]
@@ -59,17 +64,21 @@ def test_the_planner_is_the_compiled_one(precision: str) -> None:
 def test_sharing_at_no_cost_is_what_the_planner_does() -> None:
     """But for a tie: the planner doesn't share where other tiles would be just as fast."""
     for shape in SHAPES:
-        compiled = sspcab_cuda._extension._C.plan(shape, "bfloat16", processors=132)
+        compiled = sspcab_cuda._extension._C.plan(
+            shape, "bfloat16", processors=132, cache_bytes=ONE_GROUP
+        )
         stages = {name: stage_of(name, shape=shape) for name in STAGES}
         of_x, of_weights = (stages[name] for name in fit.GRADIENTS)
         chosen = tiles._choices(stages)
         assert all(chosen[name] == compiled[name]["config"] for name in STAGES)
-        if "gradients" in compiled["backward_launches"]:
+        if shape[1] <= planner.SHARING_CHANNELS:
+            assert "gradients" in compiled["backward_launches"]
+        elif chosen["gradients"] is None:
+            assert planner.shared_config(of_x, of_weights, Constants(), cost=1.0001) is None, shape
+        else:
+            assert "gradients" in compiled["backward_launches"]
             config = planner.shared_config(of_x, of_weights, Constants(), cost=1)
             assert config == chosen["gradients"] == chosen["input_gradient"], shape
-        else:
-            assert chosen["gradients"] is None
-            assert planner.shared_config(of_x, of_weights, Constants(), cost=1.0001) is None, shape
 
 
 # A GPU that the planner's model describes

@@ -133,6 +133,7 @@ ROOMS: dict[str, set[str]] = {
     "cuda/convolution": {"cuda"},
     "cuda/convolution/plain": {"cuda", "cuda/convolution"},
     "cuda/convolution/sm80": {"cuda", "cuda/convolution"},
+    "cuda/convolution/sm90": {"cuda", "cuda/convolution"},
 }
 
 
@@ -169,3 +170,16 @@ def test_only_geometry_knows_the_corners() -> None:
     arithmetic = re.compile(r"corner\w*(\(\w+\))?\s*(&\s*1|>>\s*1|%\s*2|/\s*2)")
     holders = {path.name for path in sources(".") if arithmetic.search(path.read_text())}
     assert holders == {"geometry.h"}
+
+
+def test_every_kernel_waits_for_earlier_launches() -> None:
+    """First of all: from 9.0 on it may have begun before they have ended."""
+    kernels = 0
+    for path in sources("cuda"):
+        text = path.read_text()
+        for begin in re.finditer(r"__global__", text):
+            body = text.index(") {\n", begin.end()) + 4
+            assert text[body:].lstrip().startswith("wait_for_earlier_launches();"), path.name
+            kernels += 1
+        assert "<<<" not in text, f"{path.name}: launch() knows what kernels may overlap"
+    assert kernels > 10

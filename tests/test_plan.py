@@ -14,11 +14,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 PLAIN = 3
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def test_plan_of_launches() -> None:
-    """Three launches forward, five or six backward; one more where something has to be packed, but
-    weights alone are packed beside the gate's gradient."""
+    """Three launches forward, five or (beyond 128 channels) six backward; one more where something
+    has to be packed, but weights alone are packed beside the gate's gradient."""
     shape = (2, 64, 32, 32)
     forward = ["convolution", "gate", "scale"]
     plan = _C.plan(shape, "float16")
@@ -33,12 +34,11 @@ def test_plan_of_launches() -> None:
     ):
         plan = _C.plan(shape, "float16", **options)
         assert plan["forward_launches"] == ["pack", *forward]
-        apart = plan["input_gradient"]["config"] != plan["weight_gradient"]["config"]
         packing = [] if options.get("channels_last", True) else ["pack"]
         assert plan["backward_launches"] == [
             *packing,
             *excitation,
-            *gradients[apart],
+            *gradients[0],
             "parameter_gradients",
         ]
     for options in ({"capability": 75}, {"config": PLAIN}):
@@ -47,9 +47,11 @@ def test_plan_of_launches() -> None:
         assert plan["forward_launches"] == ["convolution", "channel_sums", "gate", "scale"]
         assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
     assert not _C.plan((2, 65, 32, 32), "float16")["tiled"]
-    # The gradients of x and of the weights share a launch where they take tiles of the same size.
-    assert "gradients" in _C.plan((8, 128, 56, 56), "bfloat16")["backward_launches"]
-    plan = _C.plan((8, 64, 56, 56), "bfloat16")
+    # The gradients of x and of the weights share a launch where there is a kernel for their tiles.
+    for channels, size, dtype in itertools.product((8, 64, 96, 128), (8, 16, 56), DTYPES):
+        plan = _C.plan((8, channels, size, size), dtype, cache_bytes=2**60)
+        assert plan["backward_launches"] == [*excitation, *gradients[0], "parameter_gradients"]
+    plan = _C.plan((16, 256, 32, 32), "bfloat16", cache_bytes=2**60)
     assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
 
 
@@ -77,7 +79,7 @@ def test_offsets_beyond_32_bits(channels_last: bool) -> None:
     expected_offset = pixel * c + 3 if channels_last else ((n - 6) * c + 3) * h * w + h * w - 1
     assert _C.offset(shape, channels_last, pixel, 3) == expected_offset
     assert _C.sum_slot(128, 49, 2**40) == 2**40 // 128 + 2**40 // 49
-    plan = _C.plan(shape, "float16", channels_last=channels_last)
+    plan = _C.plan(shape, "float16", channels_last=channels_last, cache_bytes=2**60)
     tile = plan["forward"]["tile"]
     assert plan["forward"]["blocks"] == -(-n * h * w // tile[0]) * -(-c // tile[1])
 

@@ -2,13 +2,13 @@
 
 It takes the tiles and the splits of the sum for which turns · (steps + overhead) · m · n / rate is
 least: turns of all processors, steps of a block's part of the sum, elements of its tile. A test
-compares it with the compiled one.
+compares it with the compiled one. Of one group of samples.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 TILES = {
@@ -20,6 +20,7 @@ TILES = {
 }
 DEPTH = {"bfloat16": 32, "float16": 32, "tf32": 16, "float32": 16, "float64": 8}  # of a step
 CONFIGS = range(3)
+SHARING_CHANNELS = 128  # up to here the weights' gradient takes tiles that can share a launch
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,19 @@ def plan(stage: Stage, constants: Constants, config: int = -1) -> Launch:
                     break
     assert best is not None
     return best
+
+
+def share_a_launch(input_config: int, weight_config: int) -> bool:
+    return input_config == weight_config or (input_config, weight_config) == (1, 2)
+
+
+def launched(stage: Stage, constants: Constants) -> Launch:
+    """As plan, but the weights' gradient of few channels takes tiles that can share a launch."""
+    if stage.name != "weight_gradient" or stage.shape[1] > SHARING_CHANNELS:
+        return plan(stage, constants)
+    of_x = plan(replace(stage, name="input_gradient"), constants).config
+    allowed = [config for config in CONFIGS if share_a_launch(of_x, config)]
+    return min((plan(stage, constants, config) for config in allowed), key=lambda one: one.time)
 
 
 @cache

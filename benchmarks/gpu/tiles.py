@@ -17,7 +17,7 @@ from ..rivals import Problem
 from .device import cuda_of
 from .fit import GRADIENTS
 from .parts import Row, Task
-from .planner import CONFIGS, Constants, Stage, plan
+from .planner import CONFIGS, Constants, Stage, launched, plan
 from .precisions import PRECISIONS
 from .stages import profiled
 from .times import LARGE, QUICK, SINGLE
@@ -61,6 +61,6 @@ def measure(task: Task) -> Iterator[Row]:
 
 def _choices(stages: Mapping[str, Stage]) -> dict[str, int | None]:
     """The configuration that each gets; of both gradients None where they don't share a launch."""
-    chosen = {name: plan(stage, Constants()).config for name, stage in stages.items()}
+    chosen = {name: launched(stage, Constants()).config for name, stage in stages.items()}
     of_x, of_weights = (chosen[name] for name in GRADIENTS)
     return {**chosen, "gradients": of_x if of_x == of_weights else None}

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "cuda/dependent_launch.cuh"
 #include "cuda/stages.h"
 
 namespace sspcab::cuda {

@@ -28,7 +28,7 @@ struct ChannelSums {
 };
 
 // The gradient of out = y · gate plus that of the loss, computed where it is needed:
-// G = grad_out + grad_loss · 2 / numel · (y · gate - x).
+// G = grad_out + grad_loss · 2 / loss_numel · (y · gate - x).
 struct OutputGradient {
   Dtype dtype;
   Image image;
@@ -37,6 +37,7 @@ struct OutputGradient {
   const void* x;          // D, read where there is a grad_loss
   const void* gate;       // W (N, C), null: 1
   const void* grad_loss;  // W scalar, null: 0
+  int64_t loss_numel;     // of what the loss is a mean of, the images of all groups of samples
 };
 
 struct Excitation {
@@ -75,18 +76,26 @@ void gate(const Excitation& excitation, const ChannelSums& sums, void* mean /* W
           void* hidden /* W (N, C // r) */, void* gate /* W (N, C) */, unsigned* counter,
           cudaStream_t stream);
 
+// Where a launch leaves its partial errors, and what its last block does with them.
+struct MeanOfErrors {
+  double* errors;     // (parts of all launches)
+  int64_t earlier;    // parts that earlier launches have left
+  int64_t numel;      // of the images of all launches
+  unsigned* counter;  // 0
+  void* loss;         // W scalar, gets the mean; null: a later launch sees to it
+};
+
 // --- scale: out = y · gate and loss = mean((out - x)²) of the rounded out, whose last block adds
-// up the partial errors, in order. Where x is null, loss is NaN; it may be null then.
+// up the partial errors, in order. Where x is null, loss is NaN. Returns the number of its parts,
+// error_parts at most.
 int64_t error_parts(const Image& image);
-void scale(Dtype dtype, const Image& image, const void* y, const void* gate, const void* x,
-           void* out, void* loss /* W scalar */, double* errors /* (error_parts) */,
-           unsigned* counter, cudaStream_t stream);
+int64_t scale(Dtype dtype, const Image& image, const void* y, const void* gate, const void* x,
+              void* out, const MeanOfErrors& mean, cudaStream_t stream);
 
 // --- reconstruction_loss: the loss alone (its memset of the counter is a launch of its own), and
 // its gradient grad_out = grad_loss · 2 / numel · (out - x). out and x have one layout.
 void reconstruction_loss(Dtype dtype, const Image& image, const void* out, const void* x,
-                         void* loss, double* errors /* (error_parts) */, unsigned* counter,
-                         cudaStream_t stream);
+                         const MeanOfErrors& mean, cudaStream_t stream);
 void reconstruction_loss_gradient(Dtype dtype, const Image& image, const void* grad_loss,
                                   const void* out, const void* x, void* grad_out,
                                   cudaStream_t stream);

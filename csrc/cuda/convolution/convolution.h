@@ -77,6 +77,7 @@ constexpr int kHopperSharedBytes = 227 << 10;
 struct Device {
   int capability;  // 80 for 8.0
   int processors;
+  int64_t cache_bytes;  // of the L2 cache
 };
 
 // What one launch of a convolution looks like.
@@ -154,19 +155,24 @@ struct InputGradient {
 void convolve_input_gradient(const Convolution& convolution, const InputGradient& gradient,
                              const LaunchPlan& plan, cudaStream_t stream);
 
-// --- (backward 5) Σ over pixels of grad_a ⊗ moved x, for the corners that need it.
+// --- (backward 5) Σ over pixels of grad_a ⊗ moved x, for the corners that need it. The first
+// `earlier_splits` of the sums are added to what earlier groups of samples have left there.
 struct WeightGradient {
   const void* grad_a;  // D (N, H, W, C), for TF32 rounded to it
   const void* x;       // D (N, H, W, C)
   bool needs[4];
   void* sums;  // W (splits, 4 k'², C, C)
+  int64_t earlier_splits;
 };
 void convolve_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                               const LaunchPlan& plan, cudaStream_t stream);
 
-// --- (backward 4 and 5) in one launch.
+// --- (backward 4 and 5) in one launch, for which there are kernels with tiles of the same size,
+// and with medium ones for x and small ones for the weights, as 64 channels want them.
 constexpr bool share_a_launch(const LaunchPlan& input, const LaunchPlan& weights) {
-  return input.path == weights.path && input.config == weights.config;
+  const bool medium_and_small = input.config == 1 && weights.config == 2;
+  return input.path == weights.path &&
+         (input.config == weights.config || (input.path == Path::Sm80 && medium_and_small));
 }
 void convolve_gradients(const Convolution& convolution, const InputGradient& input,
                         const LaunchPlan& input_plan, const WeightGradient& weights,

@@ -23,15 +23,17 @@ constexpr PathTraits kPaths[] = {{{1.0, 0.85, 0.65}, 4, kDepthBytes},
                                  {{1.0, 0.8, 0.57}, 3, kHopperDepthBytes}};
 const PathTraits& traits_of(Path path) { return kPaths[static_cast<int>(path)]; }
 
-// Hopper's tensor cores multiply deep operands alone in TF32. With fewer channels most of a box
-// would be zeros.
+// With fewer channels most of Hopper's boxes and tiles would be zeros.
+constexpr int64_t kHopperLeastChannels = 64;
+
+// Hopper's tensor cores multiply deep operands alone in TF32.
 Path path_of(const Convolution& convolution, const Device& device, bool deep) {
 #ifdef SSPCAB_WITH_SM90A
   const Image& image = convolution.image;
   const bool multiplies = convolution.arithmetic == Arithmetic::Half ||
                           convolution.arithmetic == Arithmetic::BFloat16 ||
                           (convolution.arithmetic == Arithmetic::Tf32 && deep);
-  if (device.capability == 90 && multiplies && image.channels >= kHopperStripe &&
+  if (device.capability == 90 && multiplies && image.channels >= kHopperLeastChannels &&
       convolution.sub_kernels.reach() <= kMostReach &&
       image.samples * image.pixels() <= INT32_MAX) {
     return Path::Sm90;
@@ -59,12 +61,16 @@ LaunchPlan plan_of(const Convolution& convolution, const Device& device, Path pa
           splits, device.processors};
 }
 
+// Up to as many channels the gradient of the weights takes tiles that can share a launch.
+constexpr int64_t kSharingChannels = 128;
+
 // Takes the tiles and splits whose slowest processor is done first: as many blocks as it gets, one
 // after another, times what a block takes. Depends on sizes alone, so that the order of summation,
 // and every bit of the results, is the same in every run.
-template <class Blocks, class MostSplits>
+template <class Blocks, class MostSplits, class Allowed>
 LaunchPlan choose(const Convolution& convolution, const Device& device, Path path, int64_t steps,
-                  bool clusters, const MostSplits& most_splits_of, const Blocks& blocks_of) {
+                  bool clusters, const MostSplits& most_splits_of, const Blocks& blocks_of,
+                  const Allowed& is_allowed) {
   const PathTraits& traits = traits_of(path);
   LaunchPlan best{};
   double least = 0;
@@ -78,8 +84,11 @@ LaunchPlan choose(const Convolution& convolution, const Device& device, Path pat
       const double time = turns * (divide_up(steps, splits) + traits.overhead_steps) * tile.m *
                           tile.n / traits.rate[config];
       if (best.blocks > 0 && time >= least) continue;
+      const LaunchPlan plan =
+          plan_of(convolution, device, path, config, blocks * splits, splits, clusters);
+      if (!is_allowed(plan)) break;
       least = time;
-      best = plan_of(convolution, device, path, config, blocks * splits, splits, clusters);
+      best = plan;
       if (blocks * splits >= 4 * device.processors) break;
     }
   }
@@ -98,7 +107,8 @@ LaunchPlan plan_pixels(const Convolution& convolution, const Device& device) {
       [&](TileShape tile) {
         return divide_up(image.samples * image.pixels(), tile.m) *
                divide_up(image.channels, tile.n);
-      });
+      },
+      [](const LaunchPlan&) { return true; });
 }
 
 }  // namespace
@@ -126,13 +136,17 @@ LaunchPlan plan_weight_gradient(const Convolution& convolution, const Device& de
   const Path path = path_of(convolution, device, /*deep=*/false);
   const int depth = traits_of(path).depth_bytes / element_bytes(convolution.arithmetic);
   const int64_t steps = divide_up(image.samples * image.pixels(), depth);
+  // With few channels a launch costs more than a better tile gains.
+  const LaunchPlan input = plan_input_gradient(convolution, device);
+  const bool shares = image.channels <= kSharingChannels && input.path == path;
   return choose(
       convolution, device, path, steps, /*clusters=*/false,
       [&](TileShape) { return std::max<int64_t>(1, steps / 4); },
       [&](TileShape tile) {
         return divide_up(image.channels, tile.m) * divide_up(image.channels, tile.n) * corners *
                convolution.sub_kernels.taps_per_corner();
-      });
+      },
+      [&](const LaunchPlan& plan) { return !shares || share_a_launch(input, plan); });
 }
 
 namespace {

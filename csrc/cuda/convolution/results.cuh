@@ -76,8 +76,16 @@ __device__ Wide<D> start_of(const Forward& forward, const Geometry& g, int chann
                                                  : sum_biases<D>(forward.bias, channel);
 }
 
-// The direct gradient of the loss, grad_loss · 2 / numel · (y · gate - x), for a thread that has
-// the same `groups` of neighbouring channels in ascending pixels.
+// A piece of sums plus what earlier groups of samples have left of them.
+template <class W, int count>
+__device__ Vector<W, count> added(Vector<W, count> piece, const W* left) {
+  const auto earlier = load_wide<count>(left);
+  for (int i = 0; i < count; ++i) piece[i] += earlier[i];
+  return piece;
+}
+
+// The direct gradient of the loss, grad_loss · 2 / loss_numel · (y · gate - x), for a thread that
+// has the same `groups` of neighbouring channels in ascending pixels.
 template <class D, int neighbours, int groups>
 class DirectGradient {
  public:
@@ -90,7 +98,8 @@ class DirectGradient {
         y_(static_cast<const D*>(gradient.y)),
         x_(static_cast<const D*>(gradient.x)),
         gate_(static_cast<const W*>(gradient.gate)),
-        factor_(*static_cast<const W*>(gradient.grad_loss) * 2 / static_cast<W>(image.numel())) {}
+        factor_(*static_cast<const W*>(gradient.grad_loss) * 2 /
+                static_cast<W>(gradient.loss_numel)) {}
 
   template <class Place, int count>
   __device__ Vector<W, count> subtracted_from(const Vector<W, count>& piece, const Place& at) {

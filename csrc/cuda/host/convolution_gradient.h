@@ -42,47 +42,55 @@ class ConvolutionGradient {
   }
 
   bool needs_any() const { return needs_x_ || needs_weights_ || needs_bias_; }
+  Groups groups() const { return convolution_.groups(kBackwardImages); }
 
-  void need(Workspace& workspace) {
+  void need(const Groups& groups, Workspace& workspace) {
     if (!needs_any()) return;
-    const Image& image = convolution_.image();
     const Dtype dtype = dtype_of(x_);
-    convolution_.need_for_gradients(needs_weights_, needs_x_, workspace);
-    grad_a_ = workspace.add(image.numel() * element_bytes(dtype));
-    bias_sums_ = workspace.add(bias_parts(image) * image.channels * wide_bytes(dtype));
+    const int64_t c = groups.image.channels;
+    convolution_.need_for_gradients(groups, needs_weights_, needs_x_, workspace);
+    grad_a_ = workspace.add(
+        groups.most([&](const Image& image) { return image.numel() * element_bytes(dtype); }));
+    // Few beside what they are sums of: those of every group have a place of their own.
+    bias_sums_ = workspace.add(groups.count * groups.most(bias_parts) * c * wide_bytes(dtype));
     if (needs_weights_) {
-      splits_ = convolution_.weight_gradient_splits(needs_);
-      weight_sums_ = workspace.add(splits_ * convolution_.sub_kernels().taps() * image.channels *
-                                   image.channels * wide_bytes(dtype));
+      const int64_t splits = groups.most(
+          [&](const Image& image) { return convolution_.weight_gradient_splits(image, needs_); });
+      weight_sums_ =
+          workspace.add(splits * convolution_.sub_kernels().taps() * c * c * wide_bytes(dtype));
     }
   }
 
-  Packing packing(const OutputGradient& gradient, const Workspace& workspace) {
-    return needs_any() ? convolution_.packing(gradient.x, workspace) : Packing{};
+  Packing packing(const Group& group, const OutputGradient& gradient, const Workspace& workspace) {
+    return needs_any() ? convolution_.packing(group, gradient.x, workspace) : Packing{};
   }
 
-  // Leaves sums for parameter_gradients.
-  void run(const OutputGradient& gradient, const void* grad_mean, bool relu,
+  // `gradient`, `grad_mean`: of the group. Leaves sums for parameter_gradients.
+  void run(const Group& group, const OutputGradient& gradient, const void* grad_mean, bool relu,
            const Workspace& workspace, ParameterGradients& parameters, cudaStream_t stream) const {
     if (!needs_any()) return;
     void* grad_a = workspace[grad_a_];
-    activation_gradient(gradient, grad_mean, relu, convolution_.is_tf32(), grad_a,
-                        workspace[bias_sums_], stream);
     parameters.bias_sums = workspace[bias_sums_];
-    parameters.bias_parts = bias_parts(convolution_.image());
-    const InputGradient input{grad_a, gradient, needs_x_ ? mutable_data(*grad_x_) : nullptr};
+    activation_gradient(gradient, grad_mean, relu, convolution_.is_tf32(), grad_a,
+                        static_cast<char*>(workspace[bias_sums_]) +
+                            parameters.bias_parts * group.image.channels * wide_bytes(group.dtype),
+                        stream);
+    parameters.bias_parts += bias_parts(group.image);
+    const InputGradient input{grad_a, gradient,
+                              needs_x_ ? group.part(mutable_data(*grad_x_)) : nullptr};
     if (!needs_weights_) {
       if (needs_x_) convolution_.input_gradient(input, stream);
       return;
     }
-    WeightGradient weights{grad_a, nullptr, {}, workspace[weight_sums_]};
+    WeightGradient weights{grad_a, nullptr, {}, workspace[weight_sums_], parameters.splits};
     std::copy(needs_, needs_ + 4, weights.needs);
     parameters.weight_sums = workspace[weight_sums_];
-    parameters.splits = splits_;
+    parameters.splits =
+        std::max(parameters.splits, convolution_.weight_gradient_splits(group.image, needs_));
     if (needs_x_) {
       convolution_.gradients(input, weights, stream);
     } else {
-      convolution_.weight_gradient(weights, stream);
+      convolution_.weight_gradient(group.image, weights, stream);
     }
   }
 
@@ -93,7 +101,6 @@ class ConvolutionGradient {
   bool needs_x_, needs_weights_ = false, needs_bias_;
   bool needs_[4];
   std::optional<Tensor> grad_x_;
-  int64_t splits_ = 0;
   size_t grad_a_ = 0, bias_sums_ = 0, weight_sums_ = 0;  // pieces of the workspace
 };
 

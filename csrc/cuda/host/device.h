@@ -10,14 +10,15 @@ namespace sspcab::cuda {
 
 // Of the current device; asking takes well under a microsecond.
 inline Device current_device() {
-  int index = 0, major = 0, minor = 0, processors = 0;
+  int index = 0, major = 0, minor = 0, processors = 0, cache_bytes = 0;
   check_cuda(cudaGetDevice(&index), "current device");
   for (const auto& [value, attribute] : {std::pair{&major, cudaDevAttrComputeCapabilityMajor},
                                          std::pair{&minor, cudaDevAttrComputeCapabilityMinor},
-                                         std::pair{&processors, cudaDevAttrMultiProcessorCount}}) {
+                                         std::pair{&processors, cudaDevAttrMultiProcessorCount},
+                                         std::pair{&cache_bytes, cudaDevAttrL2CacheSize}}) {
     check_cuda(cudaDeviceGetAttribute(value, attribute, index), "device attribute");
   }
-  return {10 * major + minor, processors};
+  return {10 * major + minor, processors, cache_bytes};
 }
 
 }  // namespace sspcab::cuda

@@ -2,6 +2,7 @@
 // of them. Shared by the whole block and by squeeze_excite alone.
 #pragma once
 
+#include "cuda/host/groups.h"
 #include "cuda/host/tensors.h"
 #include "operators/arguments.h"
 
@@ -40,28 +41,35 @@ class ExcitationBackward {
   }
 
   // Copies what isn't dense; from here on for images that have elements.
-  void need(Workspace& workspace) {
+  void need(const Groups& groups, Workspace& workspace) {
     for (Tensor* t : {&mean_, &hidden_, &gate_, &fc1_weight_, &fc2_weight_}) *t = dense(*t);
     const int64_t n = image_.samples, c = image_.channels, wide = wide_bytes(dtype_);
-    slots_ = channel_sum_slots(image_);
-    grad_gate_ = workspace.add(slots_.count(n) * c * wide);
+    grad_gate_ = workspace.add(groups.most([&](const Image& image) {
+      return channel_sum_slots(image).count(image.samples) * c * wide;
+    }));
     grad_gate_input_ = workspace.add(n * c * wide);
     grad_hidden_input_ = workspace.add(n * hidden_size_ * wide);
     grad_mean_ = workspace.add(n * c * wide);
   }
 
   const void* gate() const { return data(gate_); }
-  const void* grad_mean(const Workspace& workspace) const { return workspace[grad_mean_]; }
+  const void* grad_mean(const Group& group, const Workspace& workspace) const {
+    return group.part_of_vectors(workspace[grad_mean_], image_.channels);
+  }
 
-  // `packing`: of weights, on the way.
-  void run(const OutputGradient& gradient, const Packing& packing, const Workspace& workspace,
-           ParameterGradients& parameters, cudaStream_t stream) const {
-    const ChannelSums grad_gate{workspace[grad_gate_], slots_};
+  // `gradient`: of the group; `packing`: of weights, on the way.
+  void run(const Group& group, const OutputGradient& gradient, const Packing& packing,
+           const Workspace& workspace, ParameterGradients& parameters, cudaStream_t stream) const {
+    const ChannelSums grad_gate{workspace[grad_gate_], channel_sum_slots(group.image)};
     gate_gradient(gradient, packing, grad_gate, stream);
-    excitation_gradient({dtype_, dtype_of(fc1_weight_), image_, hidden_size_, data(fc1_weight_),
-                         nullptr, data(fc2_weight_), nullptr},
-                        grad_gate, data(hidden_), data(gate_), workspace[grad_gate_input_],
-                        workspace[grad_hidden_input_], workspace[grad_mean_], stream);
+    const auto of_channels = [&](auto* v) { return group.part_of_vectors(v, image_.channels); };
+    const auto of_hidden = [&](auto* v) { return group.part_of_vectors(v, hidden_size_); };
+    excitation_gradient({dtype_, dtype_of(fc1_weight_), group.image, hidden_size_,
+                         data(fc1_weight_), nullptr, data(fc2_weight_), nullptr},
+                        grad_gate, of_hidden(data(hidden_)), of_channels(data(gate_)),
+                        of_channels(workspace[grad_gate_input_]),
+                        of_hidden(workspace[grad_hidden_input_]),
+                        of_channels(workspace[grad_mean_]), stream);
     parameters.samples = image_.samples;
     parameters.mean = data(mean_);
     parameters.hidden_units = data(hidden_);
@@ -74,7 +82,6 @@ class ExcitationBackward {
   Dtype dtype_;
   int64_t hidden_size_;
   Tensor mean_, hidden_, gate_, fc1_weight_, fc2_weight_;
-  SumSlots slots_{};
   // Pieces of the workspace.
   size_t grad_gate_ = 0, grad_gate_input_ = 0, grad_hidden_input_ = 0, grad_mean_ = 0;
 };

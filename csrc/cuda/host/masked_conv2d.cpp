@@ -15,12 +15,13 @@ void Cuda::masked_conv2d(const MaskedConv2d& a, const Tensor& y) {
   }
   forward.relu = a.relu;
   forward.y = mutable_data(y);
+  const Groups all = Groups::one(dtype_of(x), convolution.image());  // no stage after it
   Workspace workspace;
-  convolution.need(workspace);
+  convolution.need(all, workspace);
   workspace.allocate(x);
   const cudaStream_t stream = current_stream(x);
-  pack(convolution.packing(data(x), workspace), stream);
-  convolution.forward(forward, /*sums=*/{}, stream);
+  pack(convolution.packing(all[0], data(x), workspace), stream);
+  convolution.forward(convolution.image(), forward, /*sums=*/{}, stream);
 }
 
 std::vector<Tensor> Cuda::masked_conv2d_backward(const MaskedConv2dBackward& a) {
@@ -36,12 +37,17 @@ std::vector<Tensor> Cuda::masked_conv2d_backward(const MaskedConv2dBackward& a) 
   const Tensor g = dense(a.grad_y, channels_last), y = dense(a.y, channels_last),
                x = dense(a.x, channels_last);
   const OutputGradient gradient{dtype_of(x), image_of(a.x), data(g), data(y),
-                                data(x),     nullptr,       nullptr};
+                                data(x),     nullptr,       nullptr, 0};
+  const Groups groups = convolution.groups();
   Workspace workspace;
-  convolution.need(workspace);
+  convolution.need(groups, workspace);
   workspace.allocate(x);
-  pack(convolution.packing(gradient, workspace), stream);
-  convolution.run(gradient, /*grad_mean=*/nullptr, a.relu, workspace, parameters, stream);
+  for (int64_t i = 0; i < groups.count; ++i) {
+    const Group group = groups[i];
+    const OutputGradient of_group = group.part(gradient);
+    pack(convolution.packing(group, of_group, workspace), stream);
+    convolution.run(group, of_group, /*grad_mean=*/nullptr, a.relu, workspace, parameters, stream);
+  }
   parameter_gradients(parameters, stream);
   return gradients;
 }

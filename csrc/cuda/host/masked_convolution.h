@@ -5,6 +5,7 @@
 #include "checks.h"
 #include "cuda/convolution/plain/plain.h"
 #include "cuda/host/device.h"
+#include "cuda/host/groups.h"
 #include "cuda/host/tensors.h"
 
 namespace sspcab::cuda {
@@ -39,21 +40,24 @@ class MaskedConvolution {
 
   const Image& image() const { return convolution_.image; }
   const SubKernels& sub_kernels() const { return convolution_.sub_kernels; }
-  bool is_tiled() const { return is_tiled_; }
   bool is_tf32() const { return is_tiled_ && convolution_.arithmetic == Arithmetic::Tf32; }
 
+  // `images`: see Groups.
+  Groups groups(int images) const { return Groups::of(dtype_, image(), images, device_); }
+
   // What packing() will have: for the forward pass,
-  void need(Workspace& workspace) {
-    need(true, packs_weights(sub_kernels(), dtype_, parameter_dtype_), workspace);
+  void need(const Groups& groups, Workspace& workspace) {
+    need(groups, true, packs_weights(sub_kernels(), dtype_, parameter_dtype_), workspace);
   }
   // for gradients of weights, and for the gradient of x.
-  void need_for_gradients(bool of_weights, bool of_x, Workspace& workspace) {
+  void need_for_gradients(const Groups& groups, bool of_weights, bool of_x, Workspace& workspace) {
     transposed_ = true;
-    need(of_weights, of_x, workspace);
+    need(groups, of_weights, of_x, workspace);
   }
 
-  // What was needed and can't be read where it lies: to be packed before any of the following.
-  Packing packing(const void* x, const Workspace& workspace) {
+  // What was needed and can't be read where it lies: to be packed before any of the following,
+  // which are for this group. `x`: its own; the first group packs the weights of all.
+  Packing packing(const Group& group, const void* x, const Workspace& workspace) {
     x_ = packed_x_ ? workspace[*packed_x_] : x;
     const int64_t matrix = image().channels * image().channels;
     for (int i = 0; i < 4; ++i) {
@@ -66,7 +70,7 @@ class MaskedConvolution {
     Packing packing{};
     packing.dtype = dtype_;
     packing.parameter_dtype = parameter_dtype_;
-    packing.image = image();
+    packing.image = group.image;
     packing.taps_per_corner = sub_kernels().taps_per_corner();
     packing.transposed = transposed_;
     packing.as_tf32 = transposed_ && is_tf32();
@@ -74,84 +78,89 @@ class MaskedConvolution {
       packing.x = x;
       packing.packed_x = workspace[*packed_x_];
     }
-    if (packed_weights_) {
+    if (packed_weights_ && group.first == 0) {
       for (int i = 0; i < 4; ++i) packing.weights[i] = data(weights_[i]);
       packing.packed_weights = workspace[*packed_weights_];
     }
     return packing;
   }
 
-  // Where the sums of y will be.
-  SumSlots sum_slots() const {
-    if (!is_tiled_) return channel_sum_slots(image());
-    return {plan_forward(convolution_, device_).sum_pixels(), image().pixels()};
+  // Where the sums of y will be, for a group's image as in all that follows.
+  SumSlots sum_slots(const Image& image) const {
+    if (!is_tiled_) return channel_sum_slots(image);
+    return {plan_forward(of(image), device_).sum_pixels(), image.pixels()};
   }
 
-  void forward(Forward forward, const ChannelSums& sums, cudaStream_t stream) const {
+  void forward(const Image& image, Forward forward, const ChannelSums& sums,
+               cudaStream_t stream) const {
     forward.x = x_;
     forward.parameter_dtype = parameter_dtype_;
     forward.sums = sums.data;
     if (is_tiled_) {
-      convolve(convolution_, forward, plan_forward(convolution_, device_), stream);
+      convolve(of(image), forward, plan_forward(of(image), device_), stream);
     } else {
-      plain_convolve(plain(), forward, stream);
-      if (sums.data) channel_sums(dtype_, image(), forward.y, sums, stream);
+      plain_convolve(plain(image), forward, stream);
+      if (sums.data) channel_sums(dtype_, image, forward.y, sums, stream);
     }
   }
 
   void input_gradient(const InputGradient& gradient, cudaStream_t stream) const {
+    const Image& image = gradient.gradient.image;
     if (is_tiled_) {
-      convolve_input_gradient(convolution_, gradient, plan_input_gradient(convolution_, device_),
-                              stream);
+      convolve_input_gradient(of(image), gradient, plan_input_gradient(of(image), device_), stream);
     } else {
-      plain_input_gradient(plain(), gradient, stream);
+      plain_input_gradient(plain(image), gradient, stream);
     }
   }
 
   // Both, in one launch where they can share it.
   void gradients(const InputGradient& input, WeightGradient weights, cudaStream_t stream) const {
+    const Image& image = input.gradient.image;
     if (is_tiled_) {
-      const LaunchPlan input_plan = plan_input_gradient(convolution_, device_);
-      const LaunchPlan weight_plan = this->weight_plan(weights.needs);
+      const LaunchPlan input_plan = plan_input_gradient(of(image), device_);
+      const LaunchPlan weight_plan = this->weight_plan(image, weights.needs);
       if (share_a_launch(input_plan, weight_plan)) {
         weights.x = x_;
-        return convolve_gradients(convolution_, input, input_plan, weights, weight_plan, stream);
+        return convolve_gradients(of(image), input, input_plan, weights, weight_plan, stream);
       }
     }
     input_gradient(input, stream);
-    weight_gradient(weights, stream);
+    weight_gradient(image, weights, stream);
   }
 
-  int64_t weight_gradient_splits(const bool (&needs)[4]) const {
-    return is_tiled_ ? weight_plan(needs).splits : 1;
+  int64_t weight_gradient_splits(const Image& image, const bool (&needs)[4]) const {
+    return is_tiled_ ? weight_plan(image, needs).splits : 1;
   }
-  void weight_gradient(WeightGradient gradient, cudaStream_t stream) const {
+  void weight_gradient(const Image& image, WeightGradient gradient, cudaStream_t stream) const {
     gradient.x = x_;
     if (is_tiled_) {
-      convolve_weight_gradient(convolution_, gradient, weight_plan(gradient.needs), stream);
+      convolve_weight_gradient(of(image), gradient, weight_plan(image, gradient.needs), stream);
     } else {
-      plain_weight_gradient(plain(), gradient, stream);
+      plain_weight_gradient(plain(image), gradient, stream);
     }
   }
 
  private:
-  void need(bool x, bool weights, Workspace& workspace) {
-    const Image& i = image();
-    const int64_t bytes = element_bytes(dtype_);
-    if (is_tiled_ && x && packs_x(i)) {
-      packed_x_ = workspace.add(i.numel() * bytes);
+  void need(const Groups& groups, bool x, bool weights, Workspace& workspace) {
+    const int64_t c = image().channels, bytes = element_bytes(dtype_);
+    if (is_tiled_ && x && packs_x(image())) {
+      packed_x_ =
+          workspace.add(groups.most([&](const Image& image) { return image.numel() * bytes; }));
     }
-    if (is_tiled_ && weights) {
-      packed_weights_ = workspace.add(sub_kernels().taps() * i.channels * i.channels * bytes);
-    }
+    if (is_tiled_ && weights) packed_weights_ = workspace.add(sub_kernels().taps() * c * c * bytes);
   }
-  LaunchPlan weight_plan(const bool (&needs)[4]) const {
-    return plan_weight_gradient(convolution_, device_, needs[0] + needs[1] + needs[2] + needs[3]);
+  Convolution of(const Image& image) const {
+    Convolution convolution = convolution_;
+    convolution.image = image;
+    return convolution;
   }
-  PlainConvolution plain() const {
+  LaunchPlan weight_plan(const Image& image, const bool (&needs)[4]) const {
+    return plan_weight_gradient(of(image), device_, needs[0] + needs[1] + needs[2] + needs[3]);
+  }
+  PlainConvolution plain(const Image& image) const {
     return {dtype_,
             parameter_dtype_,
-            image(),
+            image,
             sub_kernels(),
             {data(weights_[0]), data(weights_[1]), data(weights_[2]), data(weights_[3])}};
   }

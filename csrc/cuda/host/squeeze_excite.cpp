@@ -26,8 +26,7 @@ void Cuda::squeeze_excite(const SqueezeExcite& a, const Tensor& out, const Excit
        sums, mutable_data(excited.mean), mutable_data(excited.hidden), mutable_data(excited.gate),
        static_cast<unsigned*>(workspace[counter]), stream);
   scale(dtype, image, data(input), data(excited.gate), /*x=*/nullptr, mutable_data(out),
-        /*loss=*/nullptr,
-        /*errors=*/nullptr, /*counter=*/nullptr, stream);
+        /*mean=*/{}, stream);
 }
 
 std::vector<Tensor> Cuda::squeeze_excite_backward(const SqueezeExciteBackward& a) {
@@ -47,17 +46,19 @@ std::vector<Tensor> Cuda::squeeze_excite_backward(const SqueezeExciteBackward& a
   const Image image = image_of(x);
   const Tensor grad_dense = dense(a.grad_out, image.channels_last),
                x_dense = dense(x, image.channels_last);
+  const Group all = Groups::one(dtype_of(x), image)[0];
   Workspace workspace;
-  excitation.need(workspace);
+  excitation.need(Groups::one(dtype_of(x), image), workspace);
   workspace.allocate(x);
-  const OutputGradient gradient{dtype_of(x),          image,
+  const OutputGradient gradient{dtype_of(x),           image,
                                 data(grad_dense),
                                 /*y=*/data(x_dense),
-                                /*x=*/nullptr,        excitation.gate(),
-                                /*grad_loss=*/nullptr};
-  excitation.run(gradient, /*packing=*/{}, workspace, parameters, stream);
+                                /*x=*/nullptr,         excitation.gate(),
+                                /*grad_loss=*/nullptr,
+                                /*loss_numel=*/0};
+  excitation.run(all, gradient, /*packing=*/{}, workspace, parameters, stream);
   if (needs[0]) {
-    scale_gradient(gradient, excitation.grad_mean(workspace), mutable_data(grad_x), stream);
+    scale_gradient(gradient, excitation.grad_mean(all, workspace), mutable_data(grad_x), stream);
   }
   parameter_gradients(parameters, stream);
   return gradients;

@@ -1,5 +1,5 @@
 // The whole block on CUDA, forward: (A) masked convolution, bias, ReLU and channel sums, (B) gate,
-// (C) scaling and reconstruction error.
+// (C) scaling and reconstruction error, group of samples by group of samples.
 #include "cuda/host/masked_convolution.h"
 #include "cuda/host/operators.h"
 
@@ -8,7 +8,7 @@ namespace sspcab::cuda {
 void Cuda::sspcab(const Sspcab& block, const SspcabResults& r) {
   const MaskedConv2d& a = block.convolution;
   const Tensor& x = a.x;
-  const int64_t n = x.size(0), c = x.size(1), hidden_size = block.fc1_weight.size(0);
+  const int64_t c = x.size(1), hidden_size = block.fc1_weight.size(0);
   const Tensor y = r.keeps() ? r.y : r.out;
   const Excited excited = r.keeps() ? r.excited : empty_excited(x, block.fc1_weight);
   MaskedConvolution convolution(x, a.weights, a.dilation, a.allow_tf32, a.config);
@@ -24,27 +24,38 @@ void Cuda::sspcab(const Sspcab& block, const SspcabResults& r) {
     forward.bias[i] = data(biases[i]);
   }
   forward.relu = a.relu;
-  forward.y = mutable_data(y);
 
+  const Groups groups = convolution.groups(kForwardImages);
   Workspace workspace;
-  convolution.need(workspace);
-  const SumSlots slots = convolution.sum_slots();
-  const size_t sums_piece = workspace.add(slots.count(n) * c * wide_bytes(dtype));
-  const size_t errors = workspace.add(error_parts(image) * sizeof(double));
-  const size_t counter = workspace.add(sizeof(unsigned));
+  convolution.need(groups, workspace);
+  const size_t sums_piece = workspace.add(groups.most([&](const Image& image) {
+    return convolution.sum_slots(image).count(image.samples) * c * wide_bytes(dtype);
+  }));
+  const size_t errors = workspace.add(groups.count * groups.most(error_parts) * sizeof(double));
+  const size_t counter_piece = workspace.add(sizeof(unsigned));
   workspace.allocate(x);
-  const ChannelSums sums{workspace[sums_piece], slots};
+  unsigned* const counter = static_cast<unsigned*>(workspace[counter_piece]);
+  MeanOfErrors mean{static_cast<double*>(workspace[errors]), 0, image.numel(), counter, nullptr};
 
   const cudaStream_t stream = current_stream(x);
-  pack(convolution.packing(data(input), workspace), stream);
-  convolution.forward(forward, sums, stream);
-  gate({dtype, dtype_of(fc1_weight), image, hidden_size, data(fc1_weight), data(fc1_bias),
-        data(fc2_weight), data(fc2_bias)},
-       sums, mutable_data(excited.mean), mutable_data(excited.hidden), mutable_data(excited.gate),
-       static_cast<unsigned*>(workspace[counter]), stream);
-  scale(dtype, image, data(y), data(excited.gate), block.with_loss ? data(input) : nullptr,
-        mutable_data(r.out), mutable_data(r.loss), static_cast<double*>(workspace[errors]),
-        static_cast<unsigned*>(workspace[counter]), stream);
+  for (int64_t i = 0; i < groups.count; ++i) {
+    const Group group = groups[i];
+    const void* x_part = group.part(data(input));
+    void* gate_part = group.part_of_vectors(mutable_data(excited.gate), c);
+    forward.y = group.part(mutable_data(y));
+    const ChannelSums sums{workspace[sums_piece], convolution.sum_slots(group.image)};
+    pack(convolution.packing(group, x_part, workspace), stream);
+    convolution.forward(group.image, forward, sums, stream);
+    gate({dtype, dtype_of(fc1_weight), group.image, hidden_size, data(fc1_weight), data(fc1_bias),
+          data(fc2_weight), data(fc2_bias)},
+         sums, group.part_of_vectors(mutable_data(excited.mean), c),
+         group.part_of_vectors(mutable_data(excited.hidden), hidden_size), gate_part, counter,
+         stream);
+    if (i == groups.count - 1) mean.loss = mutable_data(r.loss);
+    mean.earlier +=
+        scale(dtype, group.image, forward.y, gate_part, block.with_loss ? x_part : nullptr,
+              group.part(mutable_data(r.out)), mean, stream);
+  }
 }
 
 }  // namespace sspcab::cuda

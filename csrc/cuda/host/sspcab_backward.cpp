@@ -1,6 +1,6 @@
 // The whole block on CUDA, backward: (1) gradient of the gate, (2) excitation, (3) gradient of the
 // pre-activation and the bias, (4) grad_x, (5) the four weight gradients, (6) what is left of the
-// parameters' gradients.
+// parameters' gradients. All but (6) group of samples by group of samples.
 #include "cuda/host/convolution_gradient.h"
 #include "cuda/host/excitation_backward.h"
 #include "cuda/host/operators.h"
@@ -25,9 +25,10 @@ std::vector<Tensor> Cuda::sspcab_backward(const SspcabBackward& a) {
   std::optional<Tensor> grad_out, grad_loss;
   if (a.grad_out) grad_out = dense(*a.grad_out, image.channels_last);
   if (a.grad_loss) grad_loss = dense(*a.grad_loss);
+  const Groups groups = convolution.groups();
   Workspace workspace;
-  convolution.need(workspace);
-  excitation.need(workspace);
+  convolution.need(groups, workspace);
+  excitation.need(groups, workspace);
   workspace.allocate(x);
   const OutputGradient gradient{dtype_of(x),
                                 image,
@@ -35,15 +36,21 @@ std::vector<Tensor> Cuda::sspcab_backward(const SspcabBackward& a) {
                                 data(y_dense),
                                 data(x_dense),
                                 excitation.gate(),
-                                grad_loss ? data(*grad_loss) : nullptr};
+                                grad_loss ? data(*grad_loss) : nullptr,
+                                image.numel()};
 
-  Packing packing = convolution.packing(gradient, workspace);
-  if (packing.x) {
-    pack(packing, stream);
-    packing = {};
+  for (int64_t i = 0; i < groups.count; ++i) {
+    const Group group = groups[i];
+    const OutputGradient of_group = group.part(gradient);
+    Packing packing = convolution.packing(group, of_group, workspace);
+    if (packing.x) {
+      pack(packing, stream);
+      packing = {};
+    }
+    excitation.run(group, of_group, packing, workspace, parameters, stream);
+    convolution.run(group, of_group, excitation.grad_mean(group, workspace), a.relu, workspace,
+                    parameters, stream);
   }
-  excitation.run(gradient, packing, workspace, parameters, stream);
-  convolution.run(gradient, excitation.grad_mean(workspace), a.relu, workspace, parameters, stream);
   parameter_gradients(parameters, stream);
   return gradients;
 }

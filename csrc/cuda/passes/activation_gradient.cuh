@@ -38,6 +38,7 @@ __device__ void store_grad_a(D* to, Vector<D, V> grad_a, bool as_tf32) {
 template <class D, int V>
 __global__ void __launch_bounds__(kWalkThreads)
     activation_gradient_kernel(Partition partition, ActivationGradient task) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   constexpr int copies = kInFlight / 2;  // of three images
   const Walk<V, true> walk(partition);
@@ -72,6 +73,7 @@ __global__ void __launch_bounds__(kWalkThreads)
 template <class D, int VP, int VC>
 __global__ void __launch_bounds__(kTransposeThreads, 3)
     transposed_activation_gradient_kernel(Transposition transposition, ActivationGradient task) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   using Tile = TransposedTile<D>;
   __shared__ Tile tiles[2];
@@ -114,6 +116,7 @@ template <class D, int V, bool ChannelsLast>
 __global__ void __launch_bounds__(kWalkThreads)
     scale_gradient_kernel(Partition partition, OutputGradient gradient, const Wide<D>* grad_means,
                           D* grad_x) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Walk<V, ChannelsLast> walk(partition);
   const GradientReader<D> reader(gradient, /*reads_y=*/false);

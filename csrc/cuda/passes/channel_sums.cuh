@@ -13,6 +13,7 @@ namespace sspcab::cuda {
 template <class D, int V, bool ChannelsLast>
 __global__ void __launch_bounds__(kWalkThreads)
     channel_sums_kernel(Partition partition, ChannelSums sums, const D* x) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Walk<V, ChannelsLast> walk(partition);
   Vector<W, V> sum = repeated<V>(W(0));
@@ -31,6 +32,7 @@ template <class D, int V, bool ChannelsLast>
 __global__ void __launch_bounds__(kWalkThreads, 1)
     gate_gradient_kernel(Partition partition, ChannelSums sums, OutputGradient gradient,
                          int64_t blocks, const __grid_constant__ Packing packing) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   if (blockIdx.x >= blocks) return transpose_weights<D>(packing, blockIdx.x - blocks);
   const Walk<V, ChannelsLast> walk(partition);

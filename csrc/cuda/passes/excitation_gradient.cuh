@@ -12,6 +12,7 @@ __global__ void __launch_bounds__(kExcitationThreads)
     excitation_gradient_kernel(Excitation excitation, ChannelSums sums, const Wide<D>* hidden_units,
                                const Wide<D>* gates, Wide<D>* grad_gate_inputs,
                                Wide<D>* grad_hidden_inputs, Wide<D>* grad_means) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const int64_t n = blockIdx.x, channels = excitation.image.channels;
   const int64_t hidden_size = excitation.hidden;

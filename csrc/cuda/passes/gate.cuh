@@ -12,6 +12,7 @@ template <class D, class P>
 __global__ void __launch_bounds__(kExcitationThreads)
     gate_kernel(Excitation excitation, ChannelSums sums, Wide<D>* means, Wide<D>* hidden_units,
                 Wide<D>* gates, unsigned* counter) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const int64_t n = blockIdx.x, channels = excitation.image.channels;
   W* mean = means + n * channels;

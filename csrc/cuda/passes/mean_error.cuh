@@ -17,32 +17,28 @@ __device__ inline double add_block(double sum) {
   return sum;
 }
 
-// What the blocks of a launch have in common; the counter is 0 before it.
+// `error`: the thread's. Which block is last changes nothing in the order of the sum.
 template <class W>
-struct MeanError {
-  W* loss;
-  double* errors;  // (blocks)
-  unsigned* counter;
-  int64_t numel;
-
-  // `error`: the thread's. Which block is last changes nothing in the order of the sum.
-  __device__ void finish(double error) const {
-    __shared__ bool is_last;
-    error = add_block(error);
-    if (threadIdx.x == 0) {
-      errors[blockIdx.x] = error;
-      __threadfence();
-      is_last = atomicAdd(counter, 1) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!is_last) return;
+__device__ void finish_mean(const MeanOfErrors& mean, double error) {
+  __shared__ bool is_last;
+  error = add_block(error);
+  if (threadIdx.x == 0) {
+    mean.errors[mean.earlier + blockIdx.x] = error;
     __threadfence();
-    double sum = 0;
-    for (unsigned i = threadIdx.x; i < gridDim.x; i += kWalkThreads) sum += __ldcg(errors + i);
-    sum = add_block(sum);
-    if (threadIdx.x == 0) *loss = static_cast<W>(sum / static_cast<double>(numel));
+    is_last = mean.loss && atomicAdd(mean.counter, 1) == gridDim.x - 1;
   }
-};
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < mean.earlier + gridDim.x; i += kWalkThreads) {
+    sum += __ldcg(mean.errors + i);
+  }
+  sum = add_block(sum);
+  if (threadIdx.x == 0) {
+    *static_cast<W*>(mean.loss) = static_cast<W>(sum / static_cast<double>(mean.numel));
+  }
+}
 
 // Σ (out - x)² of one copy: a few elements in W, everything beyond in double.
 template <class D, int V>

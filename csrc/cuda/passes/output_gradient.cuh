@@ -1,5 +1,5 @@
 // The gradient of the output, where several stages need it: G = grad_out + factor · (y · gate - x)
-// with factor = grad_loss · 2 / numel.
+// with factor = grad_loss · 2 / loss_numel.
 #pragma once
 
 #include "cuda/element.cuh"
@@ -21,7 +21,7 @@ class GradientReader {
       : grad_out_(static_cast<const D*>(g.grad_out)),
         y_(reads_y || g.grad_loss ? static_cast<const D*>(g.y) : nullptr),
         x_(g.grad_loss ? static_cast<const D*>(g.x) : nullptr) {
-    if (x_) factor_ = *static_cast<const W*>(g.grad_loss) * 2 / static_cast<W>(g.image.numel());
+    if (x_) factor_ = *static_cast<const W*>(g.grad_loss) * 2 / static_cast<W>(g.loss_numel);
   }
 
   template <int V>

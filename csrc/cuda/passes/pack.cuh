@@ -16,6 +16,7 @@ template <class D, class P, int VP, int VC>
 __global__ void __launch_bounds__(kPackThreads, 4)
     pack_kernel(const __grid_constant__ Packing packing, Transposition transposition,
                 int64_t image_blocks, WeightTiling tiling) {
+  wait_for_earlier_launches();
   __shared__ union {
     TransposedTile<D> tiles[2];
     Wide<D> weights[WeightTile<Wide<D>>::kShared];

@@ -105,6 +105,7 @@ template <class D, class P>
 __global__ void __launch_bounds__(kWeightThreads)
     parameter_gradients_kernel(const __grid_constant__ ParameterGradients g, WeightTiling tiling,
                                ParameterBlocks blocks) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   int64_t block = blockIdx.x;
   const auto is_in = [&](int64_t count) {

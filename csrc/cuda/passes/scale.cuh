@@ -10,8 +10,9 @@ namespace sspcab::cuda {
 // Partition. y may lie in the memory of out: a thread writes only what it has read before.
 template <class D, int V, bool ChannelsLast, bool WithLoss>
 __global__ void __launch_bounds__(kWalkThreads)
-    scale_kernel(Partition partition, MeanError<Wide<D>> mean_error, const D* y,
-                 const Wide<D>* gates, const D* x, D* out) {
+    scale_kernel(Partition partition, MeanOfErrors mean, const D* y, const Wide<D>* gates,
+                 const D* x, D* out) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Walk<V, ChannelsLast> walk(partition);
   const Vector<W, V> gate = walk.of_channels(gates, W(1));
@@ -34,9 +35,9 @@ __global__ void __launch_bounds__(kWalkThreads)
     }
   }
   if constexpr (WithLoss) {
-    mean_error.finish(error);
-  } else if (mean_error.loss && blockIdx.x == 0 && threadIdx.x == 0) {
-    *mean_error.loss = nan("");
+    finish_mean<W>(mean, error);
+  } else if (mean.loss && blockIdx.x == 0 && threadIdx.x == 0) {
+    *static_cast<W*>(mean.loss) = nan("");
   }
 }
 

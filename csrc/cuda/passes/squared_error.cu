@@ -16,15 +16,13 @@ int64_t chunk_of(const Image& image) {
 }  // namespace
 
 void reconstruction_loss(Dtype dtype, const Image& image, const void* out, const void* x,
-                         void* loss, double* errors, unsigned* counter, cudaStream_t stream) {
-  check_cuda(cudaMemsetAsync(counter, 0, sizeof(*counter), stream), "memset");
+                         const MeanOfErrors& mean, cudaStream_t stream) {
+  check_cuda(cudaMemsetAsync(mean.counter, 0, sizeof(*mean.counter), stream), "memset");
   with_type(dtype, [&](auto d) {
     using D = decltype(d);
-    using W = Wide<D>;
-    const MeanError<W> mean_error{static_cast<W*>(loss), errors, counter, image.numel()};
     const int64_t chunk = chunk_of<D>(image);
     launch(reconstruction_loss_kernel<D>, divide_up(image.numel(), chunk), kWalkThreads, 0, stream,
-           mean_error, chunk, static_cast<const D*>(out), static_cast<const D*>(x));
+           mean, chunk, static_cast<const D*>(out), static_cast<const D*>(x));
   });
 }
 

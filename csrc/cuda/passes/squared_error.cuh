@@ -21,16 +21,16 @@ __device__ void for_each_copy(int64_t first, int64_t last, Body&& body) {
 // A block has `chunk` neighbouring elements.
 template <class D>
 __global__ void __launch_bounds__(kWalkThreads)
-    reconstruction_loss_kernel(MeanError<Wide<D>> mean_error, int64_t chunk, const D* out,
-                               const D* x) {
-  const int64_t first = blockIdx.x * chunk, numel = mean_error.numel;
+    reconstruction_loss_kernel(MeanOfErrors mean, int64_t chunk, const D* out, const D* x) {
+  wait_for_earlier_launches();
+  const int64_t first = blockIdx.x * chunk, numel = mean.numel;
   double error = 0;
   for_each_copy<D>(first, first + chunk < numel ? first + chunk : numel,
                    [&](int64_t i, auto count) {
                      constexpr int n = decltype(count)::value;
                      error += squared_error(load<n>(out + i), load<n>(x + i));
                    });
-  mean_error.finish(error);
+  finish_mean<Wide<D>>(mean, error);
 }
 
 // As above.
@@ -38,6 +38,7 @@ template <class D>
 __global__ void __launch_bounds__(kWalkThreads)
     reconstruction_loss_gradient_kernel(int64_t numel, int64_t chunk, const Wide<D>* grad_loss,
                                         const D* out, const D* x, D* grad_out) {
+  wait_for_earlier_launches();
   const Wide<D> factor = *grad_loss * 2 / static_cast<Wide<D>>(numel);
   const int64_t first = blockIdx.x * chunk;
   for_each_copy<D>(first, first + chunk < numel ? first + chunk : numel,

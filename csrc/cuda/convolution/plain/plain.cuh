@@ -75,6 +75,7 @@ __device__ inline int64_t global_thread() {
 // Outside the image, x is 0 and takes part all the same: 0 · infinity is NaN, as in the reference.
 template <class D, class P>
 __global__ void plain_forward_kernel(PlainConvolution convolution, Forward forward) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Image& image = convolution.image;
   const int64_t index = global_thread();
@@ -100,6 +101,7 @@ __global__ void plain_forward_kernel(PlainConvolution convolution, Forward forwa
 
 template <class D, class P>
 __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputGradient gradient) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Image& image = convolution.image;
   const int64_t index = global_thread();
@@ -119,7 +121,8 @@ __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputG
   W grad_x = sum.get();
   const OutputGradient& output = gradient.gradient;
   if (output.grad_loss) {
-    const W factor = *static_cast<const W*>(output.grad_loss) * 2 / static_cast<W>(image.numel());
+    const W factor =
+        *static_cast<const W*>(output.grad_loss) * 2 / static_cast<W>(output.loss_numel);
     const W gate = static_cast<const W*>(output.gate)[at.n * image.channels + at.c];
     grad_x -= factor * (widen(static_cast<const D*>(output.y)[index]) * gate -
                         widen(static_cast<const D*>(output.x)[index]));
@@ -131,6 +134,7 @@ __global__ void plain_input_gradient_kernel(PlainConvolution convolution, InputG
 template <class D>
 __global__ void plain_weight_gradient_kernel(PlainConvolution convolution,
                                              WeightGradient gradient) {
+  wait_for_earlier_launches();
   using W = Wide<D>;
   const Image& image = convolution.image;
   const SubKernels& sub_kernels = convolution.sub_kernels;
@@ -156,7 +160,8 @@ __global__ void plain_weight_gradient_kernel(PlainConvolution convolution,
       }
     }
   }
-  static_cast<W*>(gradient.sums)[index] = sum.get();
+  W& result = static_cast<W*>(gradient.sums)[index];
+  result = gradient.earlier_splits > 0 ? result + sum.get() : sum.get();
 }
 
 }  // namespace sspcab::cuda

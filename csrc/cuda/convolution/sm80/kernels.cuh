@@ -20,6 +20,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
                    Forward forward) {
+  wait_for_earlier_launches();
 #if SSPCAB_HAS_PIPELINE
   using D = typename Loop::Element;
   using W = Wide<D>;
@@ -111,9 +112,11 @@ __device__ __forceinline__ void weight_gradient(const Geometry& g, const WeightG
 
   W* to = static_cast<W*>(gradient.sums) + share.filter_offset(g);
   const Image matrix{1, g.channels, g.channels, 1, true};
+  const bool adds = share.split < gradient.earlier_splits;
   for_each_piece<Loop, W>(sums, shared, matrix,
                           TileOrigin(g.channels, share.first_output, share.first_input, Loop::kM),
-                          [&](const auto& at, const auto& piece) {
+                          [&](const auto& at, auto piece) {
+                            if (adds) piece = added(piece, to + at.offset + at.kConstant);
                             store_global<at.kConstant>(to + at.offset, piece);
                           });
 #endif
@@ -123,6 +126,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     input_gradient_kernel(Geometry g, const __grid_constant__ Filters filters, Image image,
                           InputGradient gradient) {
+  wait_for_earlier_launches();
   input_gradient<Loop>(g, filters, image, gradient, blockIdx.x);
 }
 
@@ -130,6 +134,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kThreads, 1)
     weight_gradient_kernel(Geometry g, WeightGradient gradient,
                            const __grid_constant__ WeightShares shares) {
+  wait_for_earlier_launches();
   weight_gradient<Loop>(g, gradient, shares, blockIdx.x);
 }
 
@@ -141,6 +146,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                      InputGradient input, WeightGradient weights,
                      const __grid_constant__ WeightShares shares, unsigned weight_blocks,
                      bool weights_first) {
+  wait_for_earlier_launches();
   const unsigned first = weights_first ? weight_blocks : gridDim.x - weight_blocks;
   const bool is_first = blockIdx.x < first;
   const unsigned block = is_first ? blockIdx.x : blockIdx.x - first;

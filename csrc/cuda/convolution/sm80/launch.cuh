@@ -1,6 +1,8 @@
 // From plain data to a launch of the kernel for its tile.
 #pragma once
 
+#include <algorithm>
+
 #include "cuda/convolution/launch.h"
 #include "cuda/convolution/sm80/kernels.cuh"
 #include "cuda/launch.cuh"
@@ -53,17 +55,22 @@ static void launch_gradients(const Convolution& convolution, const InputGradient
                              const LaunchPlan& input_plan, const WeightGradient& weights,
                              const LaunchPlan& weight_plan, cudaStream_t stream) {
   using Cores = typename CoresOf<arithmetic>::Type;
-  with_config(input_plan.config, [&](auto config) {
-    using OfInput = MainLoop<Cores, config, Product::InputGradient>;
-    using OfWeights = MainLoop<Cores, config, Product::WeightGradient>;
+  const auto run = [&](auto input_config, auto weight_config) {
+    using OfInput = MainLoop<Cores, input_config, Product::InputGradient>;
+    using OfWeights = MainLoop<Cores, weight_config, Product::WeightGradient>;
     const WeightShares shares = shares_of(convolution, weights, weight_plan, OfWeights::kDepth);
     const Geometry geometry = geometry_of(convolution);
     const bool weights_first = shares.of_each >= geometry.steps(OfInput::kDepth);
     launch(gradients_kernel<OfInput, OfWeights>, input_plan.blocks + weight_plan.blocks,
-           input_plan.threads, input_plan.shared_bytes, stream, geometry,
-           filters_of<typename Cores::Element>(convolution), convolution.image, input, weights,
-           shares, static_cast<unsigned>(weight_plan.blocks), weights_first);
-  });
+           input_plan.threads, std::max(input_plan.shared_bytes, weight_plan.shared_bytes), stream,
+           geometry, filters_of<typename Cores::Element>(convolution), convolution.image, input,
+           weights, shares, static_cast<unsigned>(weight_plan.blocks), weights_first);
+  };
+  if (input_plan.config == weight_plan.config) {
+    with_config(input_plan.config, [&](auto config) { run(config, config); });
+  } else {
+    run(std::integral_constant<int, 1>{}, std::integral_constant<int, 2>{});
+  }
 }
 
 template <Arithmetic arithmetic>

@@ -19,8 +19,9 @@ struct Units {
   int splits;  // units of a tile: 2 in clusters of two blocks, 1 in others
 };
 
-// load(unit, place) in the thread that loads, consume(unit, place, results, exchanges) in the
-// warpgroups that multiply, for each unit of this block.
+// load(unit, shared, place) in the thread that loads, consume(unit, shared, place, results,
+// exchanges) in the warpgroups that multiply, for each unit of this block. They go round the ring
+// alike; `exchanges` counts those with the other block of a cluster.
 template <class Loop, class Load, class Consume>
 __device__ void for_each_unit(int units, const Load& load, const Consume& consume) {
 #if SSPCAB_HAS_WGMMA
@@ -40,6 +41,8 @@ __device__ void for_each_unit(int units, const Load& load, const Consume& consum
       consume(unit, shared, place, results, exchanges);
     }
   }
+#else
+  __trap();
 #endif
 }
 
@@ -57,6 +60,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     hopper_forward_kernel(Geometry g, const __grid_constant__ PixelsAndFilters maps, Image image,
                           Forward forward, Units units) {
+  wait_for_earlier_launches();
 #if SSPCAB_HAS_WGMMA
   using D = typename Loop::Element;
   const auto load = [&](int unit, auto& shared, auto& place) {
@@ -176,11 +180,13 @@ struct WeightGradientUnits {
     const TileOrigin origin(g.channels, share.first_output + results.number() * kRows,
                             share.first_input, kRows);
     const Image matrix{1, g.channels, g.channels, 1, true};
+    const bool adds = share.split < gradient.earlier_splits;
     results.for_each_stripe(
         sums, Loop::kN, origin.channel, g.channels, [&](const Stripe& stripe, int channel) {
-          for_each_piece<float>(
-              stripe, matrix, origin, channel,
-              [&](const auto& at, const auto& piece) { store_global(to + at.offset, piece); });
+          for_each_piece<float>(stripe, matrix, origin, channel, [&](const auto& at, auto piece) {
+            if (adds) piece = added(piece, to + at.offset);
+            store_global(to + at.offset, piece);
+          });
         });
   }
 };
@@ -189,6 +195,7 @@ template <class Loop>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     hopper_input_gradient_kernel(Geometry g, const __grid_constant__ PixelsAndFilters maps,
                                  Image image, InputGradient gradient, Units units) {
+  wait_for_earlier_launches();
   const InputGradientUnits<Loop> input{g, maps, image, gradient, units.splits};
   for_each_unit<Loop>(
       units.count, [&](int unit, auto&... rest) { input.load(unit, rest...); },
@@ -200,6 +207,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     hopper_weight_gradient_kernel(Geometry g, const __grid_constant__ PixelsOfBoth maps,
                                   WeightGradient gradient,
                                   const __grid_constant__ WeightShares shares, Units units) {
+  wait_for_earlier_launches();
   const WeightGradientUnits<Loop> weights{g, maps, gradient, shares};
   for_each_unit<Loop>(
       units.count, [&](int unit, auto&... rest) { weights.load(unit, rest...); },
@@ -215,6 +223,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
                             const __grid_constant__ PixelsOfBoth weight_maps,
                             WeightGradient weight_gradient,
                             const __grid_constant__ WeightShares shares, Units weight_units) {
+  wait_for_earlier_launches();
   const InputGradientUnits<OfInput> input{g, input_maps, image, input_gradient, input_units.splits};
   const WeightGradientUnits<OfWeights> weights{g, weight_maps, weight_gradient, shares};
   const int splits = input_units.splits;

@@ -26,7 +26,7 @@ static void launch_forward(const Convolution& convolution, const Forward& forwar
                            const LaunchPlan& plan, cudaStream_t stream) {
   with_config(plan.config, [&](auto config) {
     launch_clusters(hopper_forward_kernel<HopperLoop<arithmetic, config, Product::Forward>>,
-                    plan.blocks, plan.threads, plan.shared_bytes, plan.splits, stream,
+                    plan.blocks, plan.splits, plan.threads, plan.shared_bytes, stream,
                     geometry_of(convolution), maps_of(convolution, forward.x, plan),
                     convolution.image, forward, units_of(plan, plan.splits));
   });
@@ -38,7 +38,7 @@ static void launch_input_gradient(const Convolution& convolution, const InputGra
   with_config(plan.config, [&](auto config) {
     launch_clusters(
         hopper_input_gradient_kernel<HopperLoop<arithmetic, config, Product::InputGradient>>,
-        plan.blocks, plan.threads, plan.shared_bytes, plan.splits, stream, geometry_of(convolution),
+        plan.blocks, plan.splits, plan.threads, plan.shared_bytes, stream, geometry_of(convolution),
         maps_of(convolution, gradient.grad_a, plan), convolution.image, gradient,
         units_of(plan, plan.splits));
   });
@@ -47,37 +47,33 @@ static void launch_input_gradient(const Convolution& convolution, const InputGra
 template <Arithmetic arithmetic>
 static void launch_weight_gradient(const Convolution& convolution, const WeightGradient& gradient,
                                    const LaunchPlan& plan, cudaStream_t stream) {
-  if constexpr (arithmetic == Arithmetic::Tf32)
-    return;  // never planned
-  else
-    with_config(plan.config, [&](auto config) {
-      using Loop = HopperLoop<arithmetic, config, Product::WeightGradient>;
-      launch_clusters(hopper_weight_gradient_kernel<Loop>, plan.blocks, plan.threads,
-                      plan.shared_bytes, 1, stream, geometry_of(convolution),
-                      maps_of(convolution, gradient), gradient,
-                      shares_of(convolution, gradient, plan, Loop::kDepth), units_of(plan, 1));
-    });
+  if constexpr (arithmetic == Arithmetic::Tf32) return;  // never planned
+  with_config(plan.config, [&](auto config) {
+    using Loop = HopperLoop<arithmetic, config, Product::WeightGradient>;
+    launch_clusters(hopper_weight_gradient_kernel<Loop>, plan.blocks, 1, plan.threads,
+                    plan.shared_bytes, stream, geometry_of(convolution),
+                    maps_of(convolution, gradient), gradient,
+                    shares_of(convolution, gradient, plan, Loop::kDepth), units_of(plan, 1));
+  });
 }
 
 template <Arithmetic arithmetic>
 static void launch_gradients(const Convolution& convolution, const InputGradient& input,
                              const LaunchPlan& input_plan, const WeightGradient& weights,
                              const LaunchPlan& weight_plan, cudaStream_t stream) {
-  if constexpr (arithmetic == Arithmetic::Tf32)
-    return;  // never planned
-  else
-    with_config(input_plan.config, [&](auto config) {
-      using OfInput = HopperLoop<arithmetic, config, Product::InputGradient>;
-      using OfWeights = HopperLoop<arithmetic, config, Product::WeightGradient>;
-      const int64_t blocks = persistent_blocks(input_plan.units + weight_plan.units + 1,
-                                               input_plan.processors, input_plan.splits);
-      launch_clusters(hopper_gradients_kernel<OfInput, OfWeights>, blocks, input_plan.threads,
-                      input_plan.shared_bytes, input_plan.splits, stream, geometry_of(convolution),
-                      maps_of(convolution, input.grad_a, input_plan), convolution.image, input,
-                      units_of(input_plan, input_plan.splits), maps_of(convolution, weights),
-                      weights, shares_of(convolution, weights, weight_plan, OfWeights::kDepth),
-                      units_of(weight_plan, 1));
-    });
+  if constexpr (arithmetic == Arithmetic::Tf32) return;  // never planned
+  with_config(input_plan.config, [&](auto config) {
+    using OfInput = HopperLoop<arithmetic, config, Product::InputGradient>;
+    using OfWeights = HopperLoop<arithmetic, config, Product::WeightGradient>;
+    const int64_t blocks = persistent_blocks(input_plan.units + weight_plan.units + 1,
+                                             input_plan.processors, input_plan.splits);
+    launch_clusters(hopper_gradients_kernel<OfInput, OfWeights>, blocks, splits, input_plan.threads,
+                    input_plan.shared_bytes, stream, geometry_of(convolution),
+                    maps_of(convolution, input.grad_a, input_plan), convolution.image, input,
+                    units_of(input_plan, splits), maps_of(convolution, weights), weights,
+                    shares_of(convolution, weights, weight_plan, OfWeights::kDepth),
+                    units_of(weight_plan, 1));
+  });
 }
 
 template <Arithmetic arithmetic>

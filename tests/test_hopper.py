@@ -1,0 +1,119 @@
+"""Hopper's kernels: which problems take them, more tiles than blocks, tiles of two blocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sspcab_cuda
+from sspcab_cuda import ops, reference
+from sspcab_cuda._extension import _C
+
+from .cases import HALVES, Case, convolution, integers, leaves
+from .tolerances import assert_equal
+
+IS_BUILT = "9.0a" in str(sspcab_cuda.build_info()["arch_list"])
+
+needs_build = pytest.mark.skipif(not IS_BUILT, reason="needs a build for compute capability 9.0")
+needs_device = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        not IS_BUILT
+        or not torch.cuda.is_available()
+        or torch.cuda.get_device_capability() != (9, 0),
+        reason="needs a Hopper GPU and a build for it",
+    ),
+]
+
+HOPPER = {"capability": 90, "processors": 132}
+STAGES = ("forward", "input_gradient", "weight_gradient")
+
+
+@needs_build
+@pytest.mark.parametrize(
+    ("shape", "dtype", "options", "paths"),
+    [
+        ((8, 64, 16, 16), "float16", {}, "sm90 sm90 sm90"),
+        ((8, 256, 16, 16), "bfloat16", {"kernel_dim": 3}, "sm90 sm90 sm90"),
+        # In TF32 both operands of the sub-kernels' gradient lie the wrong way round.
+        ((8, 64, 16, 16), "float32", {"allow_tf32": True}, "sm90 sm90 sm80"),
+        ((8, 64, 16, 16), "float32", {}, "sm80 sm80 sm80"),
+        ((8, 64, 16, 16), "float64", {}, "sm80 sm80 sm80"),
+        ((8, 56, 16, 16), "float16", {}, "sm80 sm80 sm80"),
+        ((8, 64, 16, 16), "float16", {"dilation": 126}, "sm90 sm90 sm90"),
+        ((8, 64, 16, 16), "float16", {"dilation": 127}, "sm80 sm80 sm80"),
+        ((8, 64, 16, 16), "float16", {"capability": 100}, "sm80 sm80 sm80"),
+        ((8, 64, 16, 16), "float16", {"capability": 89}, "sm80 sm80 sm80"),
+    ],
+)
+def test_paths(shape: tuple[int, ...], dtype: str, options: dict[str, object], paths: str) -> None:
+    plan = _C.plan(shape, dtype, **{**HOPPER, **options})
+    assert " ".join(plan[stage]["path"] for stage in STAGES) == paths
+
+
+@needs_build
+def test_plan_of_units() -> None:
+    """A persistent grid; a cluster's blocks share a tile where there are few; gradients share a
+    launch."""
+    many = _C.plan((8, 256, 64, 64), "bfloat16", **HOPPER)["forward"]
+    assert many["tile"] == (128, 256) and many["splits"] == 1
+    assert (many["units"], many["blocks"]) == (256, 132)
+    few = _C.plan((8, 1024, 16, 16), "bfloat16", **HOPPER)
+    assert few["forward"]["tile"] == (128, 256) and few["forward"]["splits"] == 2
+    assert (few["forward"]["units"], few["forward"]["blocks"]) == (128, 128)
+    assert "gradients" in few["backward_launches"]
+    odd = _C.plan((8, 1024, 17, 17), "bfloat16", **{**HOPPER, "processors": 67}, config=0)
+    assert all(odd["forward"]["blocks"] % splits == 0 for splits in [odd["forward"]["splits"]])
+
+
+# A tile for each of 132 processors and some more; all columns shared by two blocks; channels that
+# fill neither a tile nor a box; samples that end inside a tile.
+CASES = (Case(1, 64, 130, 132), Case(1, 256, 8, 16), Case(3, 200, 5, 9, 2, 0), Case(2, 64, 1, 1))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestOnTheDevice:
+    pytestmark = needs_device
+
+    def test_integers_are_exact(self, case: Case, dtype: torch.dtype, layout: str) -> None:
+        """Forward and gradients, bit for bit: every product and sum is a small integer."""
+        values = integers(case, dtype, "cuda")
+        if layout == "channels_last":
+            values[0] = values[0].contiguous(memory_format=torch.channels_last)
+        # Few of them, or sums would have more bits than bfloat16's products add up to exactly.
+        grad = (torch.randint(-1, 2, case.shape) * (torch.rand(case.shape) < 0.1)).to("cuda", dtype)
+        true_inputs = leaves([t.double() for t in values])
+        truth = convolution(reference, true_inputs, case.dilation, "none")
+        true_gradients = torch.autograd.grad(truth, true_inputs, grad.double())
+        for config in range(3):
+            inputs = leaves(values)
+            y = ops.masked_conv2d(*inputs, case.dilation, False, True, config)
+            assert_equal(y.detach(), truth.detach().to(dtype))
+            gradients = torch.autograd.grad(y, inputs, grad)
+            for ours, true in zip(gradients, true_gradients, strict=True):
+                assert_equal(ours, true.to(dtype))
+
+
+class TestSharedTiles:
+    pytestmark = needs_device
+
+    def test_clusters_take_several_tiles(self) -> None:
+        """Forward and the gradient of x; blocks exchange sums more than once."""
+        processors = torch.cuda.get_device_properties("cuda").multi_processor_count
+        case = Case(1, 128, 16, 23 * processors // 2)  # 23/16 tiles for each processor
+        launch = _C.plan(case.shape, "float16", config=1, capability=90, processors=processors)
+        assert launch["forward"]["splits"] == 2
+        assert launch["forward"]["units"] > launch["forward"]["blocks"]
+        values = integers(case, torch.float16, "cuda")
+        values[0] = values[0].contiguous(memory_format=torch.channels_last)
+        grad = torch.randint(-1, 2, case.shape).to("cuda", torch.float16)
+        x, *parameters = [t.double() for t in values]
+        truth = convolution(reference, [x.requires_grad_(), *parameters], case.dilation, "none")
+        values[0].requires_grad_()
+        y = ops.masked_conv2d(*values, case.dilation, False, False, 1)
+        assert_equal(y.detach(), truth.detach().half())
+        (ours,) = torch.autograd.grad(y, values[:1], grad)
+        (true,) = torch.autograd.grad(truth, [x], grad.double())
+        assert_equal(ours, true.half())
