@@ -2,7 +2,7 @@
 
 ``--resources``: the log of a build with ``-Xptxas=-v`` (setup.py asks for it, ``make`` keeps it in
 .venv/build.log): registers, spills, shared memory and occupancy of the kernels compiled in it. The
-tiled convolutions are not launched below sm_80; Hopper's are empty but on sm_90a, and left out there.
+tiled convolutions are not launched below sm_80; Hopper's are empty but on sm_90a, and left out.
 
 ``--counters``: JSON files of counters, one for each problem and named after it
 (``python -m benchmarks.one_step`` is what to count), with an object for each kernel under its
@@ -13,7 +13,7 @@ mangled name, sums over launches. Kernels of other libraries are left out. Keys 
   tensor cores, one for each thread; absent: none
 - ``mma``: ``{"m16n8k16.f32.f16": {"warp": N, "flops": N}}`` by shape, sums' and operands' type;
   wgmma is ``"wgmma.m64n256k16.f32.f16"`` and counts once for each of its four warps
-- ``global_load``, ``global_store``, ``global_atomic``: ``bytes`` asked for by threads or bulk copies,
+- ``global_load``, ``global_store``, ``global_atomic``: ``bytes`` asked for, by bulk copies too,
   32-byte ``sectors`` summed over requests, ``ideal_sectors`` = bytes / 32
 - ``bulk_bytes``: of boxes of bulk copies, parts outside an image too; absent: none
 - ``dram_read_bytes``, ``dram_write_bytes``: behind an L2 cache; absent where none was modelled
