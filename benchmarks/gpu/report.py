@@ -139,8 +139,8 @@ def _constants(problems: Sequence[Measured]) -> str:
     groups: dict[tuple[str, str], list[Measured]] = defaultdict(list)
     for one in problems:
         groups[one.stage.path, one.stage.name].append(one)
-    for path in dict.fromkeys(path for path, _ in [*groups]):
-        groups[path, "all"] = [one for one in problems if one.stage.path == path]
+    for one in problems:
+        groups[one.stage.path, "all"].append(one)
     for (path, name), of_stage in groups.items():
         found = fit(of_stage)
         rates = ", ".join(map(str, found.constants.rates))

@@ -69,7 +69,5 @@ def _choices(stages: Mapping[str, Stage]) -> dict[str, int | None]:
 
 
 def _has_hopper(device: torch.device) -> bool:
-    archs = sspcab_cuda.build_info()["arch_list"]
-    return torch.cuda.get_device_capability(device) == (9, 0) and any(
-        arch.startswith("9.0a") for arch in archs
-    )
+    built = "9.0a" in str(sspcab_cuda.build_info()["arch_list"])
+    return built and torch.cuda.get_device_capability(device) == (9, 0)
