@@ -181,7 +181,7 @@ def test_the_fit_is_of_the_path_that_was_launched() -> None:
     paths = {one.stage.precision: one.stage.path for one in alone if one.stage.shape[1] >= 64}
     assert paths == {"bfloat16": "sm90", "float32": "sm80"}
     assert all(one.stage.path == "sm80" for one in alone if one.stage.shape[1] < 64)
-    tf32 = {name: stage_of(name, precision="tf32", shape=(8, 128, 64, 64), hopper=True)
+    tf32 = {name: stage_of(name, precision="tf32", shape=(8, 1024, 16, 16), hopper=True)
             for name in STAGES}  # fmt: skip
     assert [stage.path for stage in tf32.values()] == ["sm90", "sm90", "sm80"]
     assert tiles._choices(tf32)["gradients"] is None
