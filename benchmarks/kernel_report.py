@@ -2,7 +2,7 @@
 
 ``--resources``: the log of a build with ``-Xptxas=-v`` (setup.py asks for it, ``make`` keeps it in
 .venv/build.log): registers, spills, shared memory and occupancy of the kernels compiled in it. The
-tiled convolutions are not launched below sm_80.
+tiled convolutions are not launched below sm_80; Hopper's are empty but on sm_90a, and left out.
 
 ``--counters``: JSON files of counters, one for each problem and named after it
 (``python -m benchmarks.one_step`` is what to count), with an object for each kernel under its
@@ -11,9 +11,12 @@ mangled name, sums over launches. Kernels of other libraries are left out. Keys 
 - ``launches``; ``warp_instructions``: of PTX, one for each warp
 - ``classes``: ``{"fp32": {"thread": N}, "fp32_fma": {"thread": N}}``, float32 instructions off the
   tensor cores, one for each thread; absent: none
-- ``mma``: ``{"m16n8k16.f32.f16": {"warp": N, "flops": N}}`` by shape, sums' and operands' type
-- ``global_load``, ``global_store``, ``global_atomic``: ``bytes`` asked for by threads, 32-byte
-  ``sectors`` summed over requests, ``ideal_sectors`` = bytes / 32
+- ``mma``: ``{"m16n8k16.f32.f16": {"warp": N, "flops": N}}`` by shape, sums' and operands' type;
+  wgmma is ``"wgmma.m64n256k16.f32.f16"`` and counts once for each of its four warps
+- ``global_load``, ``global_store``, ``global_atomic``: ``bytes`` asked for, by bulk copies too,
+  32-byte ``sectors`` summed over requests, ``ideal_sectors`` = bytes / 32
+- ``bulk_bytes``: of boxes of bulk copies, parts outside an image too; absent: none
+- ``dram_read_bytes``, ``dram_write_bytes``: behind an L2 cache; absent where none was modelled
 - ``unique_load_bytes``, ``unique_store_bytes``: of the sectors touched at least once in a launch
 - ``shared_load``, ``shared_store``, ``ldmatrix``: ``wavefronts``, the ``excess`` over those needed
   without bank conflicts
@@ -54,12 +57,16 @@ ARCHITECTURES = {
 }
 REGISTERS, REGISTER_UNIT = 16384, 256  # of each quarter of an SM; allocated to a warp at a time
 
-# TFLOP/s by the tensor cores' operands, and of float32 off them, and TB/s. From the datasheets, but
-# with mma.sync, the instruction that the kernels use, H100's tensor cores are slower than there.
+# TFLOP/s by the tensor cores' operands, and of float32 off them, and TB/s. From the datasheets; but
+# mma.sync reaches 62.9 % of what wgmma does on an H100 (arXiv:2402.13499).
 PEAKS = {
     "a100": {"f16": 312, "bf16": 312, "tf32": 156, "f64": 19.5, "fp32": 19.5, "dram": 2.04},
-    "h100": {"f16": 610, "bf16": 610, "tf32": 305, "f64": 67, "fp32": 67, "dram": 3.35},
+    "h100": {
+        **{"wgmma.f16": 989, "wgmma.bf16": 989, "wgmma.tf32": 494},
+        **{"f16": 622, "bf16": 622, "tf32": 311, "f64": 67, "fp32": 67, "dram": 3.35},
+    },
 }
+WGMMA = "wgmma."
 
 # As in csrc/cuda/convolution/convolution.h: name, bytes of a wide value, tiles by config.
 _HALF = (4, ((128, 128), (128, 64), (64, 64)))
@@ -72,6 +79,9 @@ ARITHMETICS = {
     "DoubleTensorCores": ("double", 8, ((64, 64), (64, 32), (32, 32))),
 }
 STAGES, DEPTH_BYTES = 4, 64
+HOPPER_TILES = ((128, 256), (128, 128), (128, 64))  # of half, bfloat16 and tf32
+HOPPER_THREADS, HOPPER_SHARED_BYTES = 384, 227 << 10
+HOPPER = "hopper_"  # what the names of these kernels begin with
 
 
 @dataclass(frozen=True)
@@ -93,11 +103,22 @@ class Kernel:
             m, n = tiles[int(loop[2])]
             dynamic_bytes = shared_bytes(m, n, wide_bytes)
             return cls(f"{stage[1]} {arithmetic} {m}x{n}", 128, dynamic_bytes)
+        loop = re.search(r"HopperLoop<\(sspcab::cuda::Arithmetic\)(\d), (\d),", demangled)
+        if loop:
+            arithmetic, *_ = [*ARITHMETICS.values()][int(loop[1])]
+            m, n = HOPPER_TILES[int(loop[2])]
+            name = f"{stage[1]} {arithmetic} {m}x{n}"
+            return cls(name, HOPPER_THREADS, HOPPER_SHARED_BYTES)
         arguments = re.match(r"<(.*?)>\(", demangled[stage.end() :])
         words = arguments[1].replace("sspcab::cuda::", "").split(", ") if arguments else []
         short = (word.removeprefix("__").removeprefix("nv_") for word in words)
         threads = 1024 if stage[1] in ("gate", "excitation_gradient") else 256
         return cls(" ".join([stage[1], *short]), threads, dynamic_bytes=0)
+
+
+def stage_of(kernel: str) -> str:
+    """What a kernel does, by its short name: forward, scale, … on whichever architecture."""
+    return kernel.split()[0].removeprefix(HOPPER)
 
 
 def shared_bytes(m: int, n: int, wide_bytes: int) -> int:
@@ -152,6 +173,8 @@ def read_resources(log: Path) -> list[Resources]:
     rows = []
     for match, demangled in zip(found, demangle(match["name"] for match in found), strict=True):
         kernel, arch, registers = Kernel.of(demangled), match["arch"], int(match["registers"])
+        if kernel.name.startswith(HOPPER) and arch != "sm_90a":
+            continue
         smem = re.search(r"(\d+) bytes smem", match["rest"])
         static, dynamic = int(smem[1]) if smem else 0, kernel.dynamic_bytes
         spills = int(match["stores"]) + int(match["loads"])
@@ -170,11 +193,15 @@ class Work:
     gpu: str
     launches: int
     tensor_flops: int
+    wgmma_percent: float | None  # of them
     sector_ratio: float | None
     shared_excess_percent: float | None  # of all wavefronts
     flops_per_byte: float | None  # tensor FLOPs, bytes asked for from global memory
-    instructions_per_mma: float | None
+    instructions_per_mma: float | None  # both for each warp, which does a quarter of a wgmma
     unique_bytes: int
+    bulk_bytes: int
+    dram_read_bytes: int | None
+    dram_write_bytes: int | None
     limit: str
     modelled_us: float
 
@@ -183,12 +210,13 @@ class Work:
         peaks, mma = PEAKS[gpu], counters["mma"]
         memory = [counters[f"global_{kind}"] for kind in ("load", "store", "atomic")]
         shared = [counters[kind] for kind in ("shared_load", "shared_store", "ldmatrix")]
-        flops = sum(one["flops"] for one in mma.values())
+        flops = _sum(mma.values(), "flops")
+        wgmma_flops = _sum((one for kind, one in mma.items() if kind.startswith(WGMMA)), "flops")
         unique_bytes = counters["unique_load_bytes"] + counters["unique_store_bytes"]
         classes = counters["classes"]
         fp32 = _sum((classes[kind] for kind in ("fp32", "fp32_fma") if kind in classes), "thread")
         times = {  # in 1e-12 s
-            "tensor": sum(one["flops"] / peaks[kind.split(".")[-1]] for kind, one in mma.items()),
+            "tensor": sum(one["flops"] / peaks[_operands(kind)] for kind, one in mma.items()),
             "fp32": 2 * fp32 / peaks["fp32"],  # the peak counts each instruction as two
             "DRAM": unique_bytes / peaks["dram"],
         }
@@ -199,11 +227,15 @@ class Work:
             gpu,
             counters["launches"],
             flops,
+            _ratio(100 * wgmma_flops, flops),
             _ratio(_sum(memory, "sectors"), _sum(memory, "ideal_sectors")),
             _ratio(100 * _sum(shared, "excess"), _sum(shared, "wavefronts")),
             _ratio(flops, counters["global_load"]["bytes"]),
             _ratio(counters["warp_instructions"], _sum(mma.values(), "warp")),
             unique_bytes,
+            counters.get("bulk_bytes", 0),
+            counters.get("dram_read_bytes"),
+            counters.get("dram_write_bytes"),
             limit,
             1e-6 * times[limit],
         )
@@ -225,6 +257,12 @@ def read_work(file: Path, gpu: str) -> list[Work]:
 
 def demangle(names: Iterable[str]) -> list[str]:
     return subprocess.check_output(["c++filt"], input="\n".join(names), text=True).splitlines()
+
+
+def _operands(mma: str) -> str:
+    """A key of PEAKS."""
+    operands = mma.split(".")[-1]
+    return WGMMA + operands if mma.startswith(WGMMA) else operands
 
 
 def _sum(parts: Iterable[dict[str, int]], key: str) -> int:

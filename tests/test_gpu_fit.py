@@ -11,9 +11,10 @@ import pytest
 import sspcab_cuda
 from benchmarks.gpu import fit, planner, tiles
 from benchmarks.gpu.parts import Row
-from benchmarks.gpu.planner import CONFIGS, Constants, Stage
+from benchmarks.gpu.planner import CONFIGS, CONSTANTS, Constants, Stage
 
 HAS_PLAN = bool(sspcab_cuda.build_info()["cuda"])
+HAS_HOPPER = "9.0a" in str(sspcab_cuda.build_info()["arch_list"])
 ONE_GROUP = 2**60  # bytes of a cache that has room for all samples
 STAGES = ("forward", "input_gradient", "weight_gradient")
 SHAPES = [
@@ -28,32 +29,41 @@ def stage_of(name: str, **options: Any) -> Stage:
 
 
 @pytest.mark.skipif(not HAS_PLAN, reason="this build has no CUDA part")
+@pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("precision", planner.TILES)
-def test_the_planner_is_the_compiled_one(precision: str) -> None:
-    """Tiles, splits and blocks of every stage, chosen and forced."""
+def test_the_planner_is_the_compiled_one(precision: str, capability: int) -> None:
+    """Path, tiles, splits and units of every stage, chosen and forced. On 9.0 a build without
+    kernels for it launches those of 8.0."""
+    hopper = capability == 90 and HAS_HOPPER
     dtype = "float32" if precision == "tf32" else precision
     splits = set()
     for shape, kernel_dim, processors in itertools.product(SHAPES, (1, 3), (84, 132)):
         for config in (-1, *CONFIGS):
             compiled = sspcab_cuda._extension._C.plan(
                 shape, dtype, kernel_dim, allow_tf32=precision == "tf32", config=config,
-                processors=processors, cache_bytes=ONE_GROUP,
+                capability=capability, processors=processors, cache_bytes=ONE_GROUP,
             )  # fmt: skip
             for name in STAGES:
-                stage = Stage(name, precision, shape, kernel_dim, processors)
+                stage = Stage(name, precision, shape, kernel_dim, processors, hopper)
                 launch = (
-                    planner.launched(stage, Constants())
+                    planner.launched(stage, stage.constants)
                     if config < 0
-                    else planner.plan(stage, Constants(), config)
+                    else planner.plan(stage, stage.constants, config)
                 )
                 splits.add(launch.splits)
+                units = blocks = stage.units[launch.config] * launch.splits
+                if stage.path == "sm90":  # a persistent grid, of whole clusters
+                    cluster = 1 if name == "weight_gradient" else launch.splits
+                    blocks = min(units, processors) // cluster * cluster
                 assert (
                     compiled[name]
                     | {
+                        "path": stage.path,
                         "config": launch.config,
                         "splits": launch.splits,
-                        "blocks": stage.blocks[launch.config] * launch.splits,
-                        "tile": planner.TILES[precision][launch.config],
+                        "units": units,
+                        "blocks": blocks,
+                        "tile": stage.tiles[launch.config],
                     }
                     == compiled[name]
                 ), (shape, kernel_dim, processors, config)
@@ -61,23 +71,25 @@ def test_the_planner_is_the_compiled_one(precision: str) -> None:
 
 
 @pytest.mark.skipif(not HAS_PLAN, reason="this build has no CUDA part")
-def test_sharing_at_no_cost_is_what_the_planner_does() -> None:
+@pytest.mark.parametrize("capability", [80, 90])
+def test_sharing_at_no_cost_is_what_the_planner_does(capability: int) -> None:
     """But for a tie: the planner doesn't share where other tiles would be just as fast."""
     for shape in SHAPES:
         compiled = sspcab_cuda._extension._C.plan(
-            shape, "bfloat16", processors=132, cache_bytes=ONE_GROUP
+            shape, "bfloat16", capability=capability, processors=132, cache_bytes=ONE_GROUP
         )
-        stages = {name: stage_of(name, shape=shape) for name in STAGES}
+        hopper = capability == 90 and HAS_HOPPER
+        stages = {name: stage_of(name, shape=shape, hopper=hopper) for name in STAGES}
         of_x, of_weights = (stages[name] for name in fit.GRADIENTS)
         chosen = tiles._choices(stages)
         assert all(chosen[name] == compiled[name]["config"] for name in STAGES)
         if shape[1] <= planner.SHARING_CHANNELS:
             assert "gradients" in compiled["backward_launches"]
         elif chosen["gradients"] is None:
-            assert planner.shared_config(of_x, of_weights, Constants(), cost=1.0001) is None, shape
+            assert planner.shared_config(of_x, of_weights, cost=1.0001) is None, shape
         else:
             assert "gradients" in compiled["backward_launches"]
-            config = planner.shared_config(of_x, of_weights, Constants(), cost=1)
+            config = planner.shared_config(of_x, of_weights, cost=1)
             assert config == chosen["gradients"] == chosen["input_gradient"], shape
 
 
@@ -93,11 +105,11 @@ def rows_of(true: Constants, sharing: float = 1.0) -> list[Row]:
     rows: list[Row] = []
     for shape, precision in itertools.product(cases, ("bfloat16", "float32")):
         stages = {name: stage_of(name, shape=shape, precision=precision) for name in STAGES}
-        launches = {name: planner.plan(stage, Constants()) for name, stage in stages.items()}
+        launches = {name: planner.plan(stage, stage.constants) for name, stage in stages.items()}
         both = [launches[name].config for name in fit.GRADIENTS]
         for config in CONFIGS:
             forced = {
-                name: planner.plan(stage, Constants(), config) for name, stage in stages.items()
+                name: planner.plan(stage, stage.constants, config) for name, stage in stages.items()
             }
             us = {
                 name: 1e-6 * stage.time(config, forced[name].splits, true)
@@ -112,6 +124,7 @@ def rows_of(true: Constants, sharing: float = 1.0) -> list[Row]:
                     "what": "tile", "case": str(shape), "precision": precision, "shape": [*shape],
                     "kernel_dim": 1, "stage": name, "config": config, "us": value,
                     "splits": forced[name].splits if name == "weight_gradient" else 1,
+                    "hopper": False,
                     "sums_us": 3.0 if name in ("weight_gradient", "gradients") else 0,
                     "chosen": chosen,
                 })  # fmt: skip
@@ -130,7 +143,7 @@ def test_choices_that_lose() -> None:
 
 
 def test_adding_up_splits_counts_with_the_gradient() -> None:
-    rows = rows_of(Constants())
+    rows = rows_of(CONSTANTS["sm80"])
     rows[2]["sums_us"] = 10.0  # weight_gradient, tiles 0
     alone, shared = fit.measured(rows, 132)
     assert rows[2]["stage"] == "weight_gradient"
@@ -161,10 +174,23 @@ def test_choices_matter_more_than_times() -> None:
     assert found.fitted < 1.02 < found.made and found.error > 0.1
 
 
+def test_the_fit_is_of_the_path_that_was_launched() -> None:
+    """Where rows are of Hopper's kernels, exact float32 isn't, nor is TF32 of the sub-kernels."""
+    rows = [row | {"hopper": True} for row in rows_of(CONSTANTS["sm80"])]
+    alone, _ = fit.measured(rows, 132)
+    paths = {one.stage.precision: one.stage.path for one in alone if one.stage.shape[1] >= 64}
+    assert paths == {"bfloat16": "sm90", "float32": "sm80"}
+    assert all(one.stage.path == "sm80" for one in alone if one.stage.shape[1] < 64)
+    tf32 = {name: stage_of(name, precision="tf32", shape=(8, 1024, 16, 16), hopper=True)
+            for name in STAGES}  # fmt: skip
+    assert [stage.path for stage in tf32.values()] == ["sm90", "sm90", "sm80"]
+    assert tiles._choices(tf32)["gradients"] is None
+
+
 @pytest.mark.parametrize(("sharing", "share"), [(0.8, True), (1.4, False)])
 def test_the_cost_of_sharing(sharing: float, share: bool) -> None:
-    _, shared = fit.measured(rows_of(Constants(), sharing), 132)
-    found = fit.fit_sharing(shared, Constants())
+    _, shared = fit.measured(rows_of(CONSTANTS["sm80"], sharing), 132)
+    found = fit.fit_sharing(shared)
     assert found.ratio == pytest.approx(sharing)
     assert found.fitted == pytest.approx(1, abs=0.01) and found.made > 1.01
     assert (found.cost < 1) == share and (found.never > 1.1) == share

@@ -150,6 +150,13 @@ def test_only_rivals_try_out_cudnn_s_algorithms(
                     ("conv only", True)}  # fmt: skip
 
 
+def test_the_datasheet_s_rate_is_that_of_the_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    assert stages._datasheet("hopper_forward tf32 128x64")["tf32"] == 494e12
+    assert stages._datasheet("hopper_gradients bfloat16 128x64")["bfloat16"] == 989e12
+    assert stages._datasheet("weight_gradient tf32 128x64")["tf32"] == 311e12
+
+
 @pytest.mark.cuda
 def test_every_tile_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the steps run; the profiler's figures are invented, a kernel for each call."""

@@ -53,7 +53,7 @@ def recorded() -> report.Parts:
         "tiles": part([
             {"what": "tile", "case": "one", "precision": "bfloat16", "shape": [8, 128, 64, 64],
              "kernel_dim": 1, "stage": stage, "config": config, "splits": 3, "chosen": 0,
-             "us": us, "sums_us": 0}
+             "hopper": False, "us": us, "sums_us": 0}
             for stage, figures in {
                 "forward": (12, 10, 15), "input_gradient": (10, 14, 15),
                 "weight_gradient": (11, 15, 16), "gradients": (24, 26, 28),
@@ -78,6 +78,25 @@ def test_bars() -> None:
     share = "A at (64,256,64,64), bfloat16: share of the matrix product's rate"
     assert found[share] == (0.5, False)
     assert found["the whole command, minutes"] == (3.0, True)
+
+
+def test_a_bar_holds_for_the_kernel_of_any_architecture() -> None:
+    parts = recorded()
+    (kernel,) = parts["stages"]["rows"]
+    kernel |= {"kernel": "hopper_forward bfloat16 128x256", "floor_us": 60.0}
+    assert 0.6 in [bar.value for bar in bars.bars(parts)]
+
+
+def test_constants_are_fitted_for_each_path() -> None:
+    parts = recorded()
+    tiles = parts["tiles"]["rows"]
+    parts["tiles"]["rows"] += [
+        row | {"case": "two", "precision": "tf32", "hopper": True} for row in tiles
+    ]
+    text = report.markdown(parts)
+    for path, stage in (("sm80", "forward"), ("sm80", "weight_gradient"), ("sm90", "forward")):
+        assert f"| {path} | {stage} |" in text
+    assert "| sm90 | weight_gradient |" not in text
 
 
 def test_what_was_not_finished() -> None:
@@ -122,6 +141,8 @@ def test_the_report(tmp_path: Path) -> None:
         "| reference | tf32 | training | 2 | 6.00 | 4.00 | a tf32 channels_last training |",
         "| one | bfloat16 | forward | 0 | 1 | 1.20 |",
         "| one | bfloat16 | 0 | 0 | 24.0 | 21.0 | 1.14 |",
+        "| path | stage | rate | overhead_steps |",
+        "| sm80 | all |",
         "### tests/test_a.py::test_b",
     ):
         assert line in text

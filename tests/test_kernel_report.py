@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks.kernel_report import ARITHMETICS, main, occupancy, read_resources, read_work
+from benchmarks.kernel_report import (
+    ARITHMETICS,
+    HOPPER_SHARED_BYTES,
+    HOPPER_THREADS,
+    HOPPER_TILES,
+    main,
+    occupancy,
+    read_resources,
+    read_work,
+    stage_of,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("c++filt") is None, reason="needs binutils")
 
@@ -24,6 +34,14 @@ DOUBLE = (
     "_ZN6sspcab4cuda16gradients_kernelINS0_8MainLoopINS0_17DoubleTensorCoresELi0ELNS0_7ProductE1EEE"
     "NS2_IS3_Li0ELS4_2EEEEEvNS0_8GeometryENS0_7FiltersENS0_5ImageENS0_13InputGradientENS0_14Weight"
     "GradientENS0_12WeightSharesEjb"
+)
+HOPPER = (
+    "_ZN6sspcab4cuda21hopper_forward_kernelINS0_10HopperLoopILNS0_10ArithmeticE1ELi0ELNS0_7Product"
+    "E0EEEEEvNS0_8GeometryENS0_16PixelsAndFiltersENS0_5ImageENS0_7ForwardENS0_5UnitsE"
+)
+HOPPER_GRADIENTS = (
+    "_ZN6sspcab4cuda23hopper_gradients_kernelINS0_10HopperLoopILNS0_10ArithmeticE0ELi2ELNS0_7Product"
+    "E1EEENS2_ILS3_0ELi2ELS4_2EEEEEvNS0_8GeometryE"
 )
 PACK = (
     "_ZN6sspcab4cuda11pack_kernelI6__halffLi8ELi1EEEvNS0_7PackingENS0_13TranspositionElNS0_12Weight"
@@ -72,6 +90,31 @@ COUNTERS: dict[str, Any] = {
 def write(path: Path, content: object) -> Path:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
+
+
+def test_hopper_s_resources(tmp_path: Path) -> None:
+    log = "".join(
+        f"ptxas info : Compiling entry function '{name}' for '{arch}'\n"
+        f"ptxas info : Function properties for {name}\n"
+        "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+        f"ptxas info : Used {registers} registers, used 1 barriers\n"
+        for name in (HOPPER, HOPPER_GRADIENTS)
+        for arch, registers in (("sm_80", 8), ("sm_90", 8), ("sm_90a", 168))  # empty on the others
+    )
+    rows = read_resources(write(tmp_path / "log", log))
+    assert [(row.kernel, row.arch) for row in rows] == [
+        ("hopper_forward bfloat16 128x256", "sm_90a"),
+        ("hopper_gradients half 128x64", "sm_90a"),
+    ]
+    for row in rows:
+        # All that a block can have of 228 KB, and so 12 of 64 warps.
+        assert (row.registers, row.threads, row.dynamic_bytes) == (168, 384, 227 * 1024)
+        assert row.occupancy == 12 / 64
+
+
+def test_stages_by_name() -> None:
+    assert stage_of("hopper_input_gradient tf32 128x64") == "input_gradient"
+    assert stage_of("scale half 8 true") == "scale"
 
 
 def test_resources(tmp_path: Path) -> None:
@@ -123,6 +166,17 @@ def test_tiles_are_those_of_the_source() -> None:
     assert [name.lower() for _, name in table] == [name for name, _, _ in ARITHMETICS.values()]
 
 
+def test_hopper_s_launches_are_those_of_the_source() -> None:
+    source = (Path(__file__).parents[1] / "csrc/cuda/convolution/convolution.h").read_text()
+    constants = dict(re.findall(r"(kHopper\w+) = (\d[^,;]*)", source))
+    tiles = re.search(r"kHopperTiles\[kConfigs\] = \{(.*)\};", source)
+    assert tiles
+    m = int(constants["kHopperM"])
+    assert [(m, int(n)) for n in re.findall(r"kHopperM, (\d+)", tiles[1])] == [*HOPPER_TILES]
+    assert 128 * (1 + int(constants["kHopperConsumers"])) == HOPPER_THREADS
+    assert constants["kHopperSharedBytes"] == "227 << 10" and HOPPER_SHARED_BYTES == 227 << 10
+
+
 @pytest.mark.parametrize(
     ("gpu", "limit", "us"),
     [("a100", "DRAM", 40800 / 2.04e6), ("h100", "DRAM", 40800 / 3.35e6)],
@@ -137,6 +191,8 @@ def test_work(gpu: str, limit: str, us: float, tmp_path: Path) -> None:
     assert row.flops_per_byte == 64
     assert row.instructions_per_mma == 5
     assert row.unique_bytes == 40800
+    assert (row.wgmma_percent, row.bulk_bytes) == (0, 0)
+    assert row.dram_read_bytes is None and row.dram_write_bytes is None
     assert (row.limit, row.modelled_us) == (limit, pytest.approx(us))
 
 
@@ -152,6 +208,32 @@ def test_limits(changes: dict[str, Any], limit: str, us: float, tmp_path: Path) 
     (row,) = read_work(write(tmp_path / "counters.json", {FORWARD: COUNTERS | changes}), "a100")
     assert (row.limit, row.modelled_us) == (limit, pytest.approx(us))
     assert (row.instructions_per_mma is None) == (not changes["mma"])
+
+
+def test_work_on_hopper(tmp_path: Path) -> None:
+    """Three quarters of the FLOPs by wgmma, the rest by mma.sync; an L2 cache was modelled."""
+    mma = {
+        "wgmma.m64n256k16.f32.bf16": {"warp": 600, "flops": 3 * 989e6},
+        "m16n8k16.f32.bf16": {"warp": 400, "flops": 989e6},
+    }
+    more = {"mma": mma, "bulk_bytes": 70000, "dram_read_bytes": 512, "dram_write_bytes": 0}
+    file = write(tmp_path / "counters.json", {HOPPER: COUNTERS | more})
+    (row,) = read_work(file, "h100")
+    assert row.kernel == "hopper_forward bfloat16 128x256"
+    assert (row.tensor_flops, row.wgmma_percent) == (4 * 989e6, 75)
+    assert (row.bulk_bytes, row.dram_read_bytes, row.dram_write_bytes) == (70000, 512, 0)
+    assert row.instructions_per_mma == 5
+    # 3 µs by wgmma; mma.sync has 62.9 % of its rate.
+    assert (row.limit, row.modelled_us) == ("tensor", pytest.approx(3 + 1 / 0.629, rel=1e-3))
+
+
+@pytest.mark.parametrize(("operands", "us"), [("f16", 1), ("bf16", 1), ("tf32", 2)])
+def test_wgmma_s_peaks(operands: str, us: float, tmp_path: Path) -> None:
+    mma = {f"wgmma.m64n64k8.f32.{operands}": {"warp": 4, "flops": 989e6}}
+    file = write(tmp_path / "counters.json", {HOPPER: COUNTERS | {"mma": mma}})
+    (row,) = read_work(file, "h100")
+    assert (row.limit, row.wgmma_percent) == ("tensor", 100)
+    assert row.modelled_us == pytest.approx(us, rel=2e-3)
 
 
 def test_main_writes_tables_csv_and_plot(

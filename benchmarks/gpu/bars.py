@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..kernel_report import stage_of
 from .records import Parts, geometric_mean, ratios, rows
 
 
@@ -96,6 +97,6 @@ def _share_of_ceiling(parts: Parts, case: str, kernels: Sequence[str], key: str)
         row["floor_us"] / row["us"]
         for row in rows(parts, "stages", "kernel")
         if row["case"].startswith(case) and row["precision"] == "bfloat16"
-        and row["kernel"].split()[0] in kernels and row.get("limit") == key
+        and stage_of(row["kernel"]) in kernels and row.get("limit") == key
     ]  # fmt: skip
     return min(found, default=None)

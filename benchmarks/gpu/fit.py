@@ -81,7 +81,9 @@ def measured(rows: Sequence[Row], processors: int) -> tuple[list[Measured], list
         of_problem = {}
         for name, configs in complete.items():
             row = configs[0]
-            stage = Stage(name, precision, tuple(row["shape"]), row["kernel_dim"], processors)
+            stage = Stage(
+                name, precision, tuple(row["shape"]), row["kernel_dim"], processors, row["hopper"]
+            )
             splits = {config: row["splits"] for config, row in configs.items()}
             of_problem[name] = Measured(case, stage, us_of(configs), splits, row["chosen"])
         alone += of_problem.values()
@@ -144,7 +146,7 @@ class SharingFit:
     fitted: float
 
 
-def fit_sharing(problems: Sequence[Shared], constants: Constants) -> SharingFit:
+def fit_sharing(problems: Sequence[Shared]) -> SharingFit:
     """The cost of sharing, in planner.shared_config, whose choices lose least; of several, the one
     nearest to 1, with which launches are shared where both have the same tiles, as now."""
     ratios = [
@@ -155,8 +157,7 @@ def fit_sharing(problems: Sequence[Shared], constants: Constants) -> SharingFit:
 
     def loss(cost: float) -> float:
         return fmean(
-            one.loss(shared_config(one.input.stage, one.weights.stage, constants, cost))
-            for one in problems
+            one.loss(shared_config(one.input.stage, one.weights.stage, cost)) for one in problems
         )
 
     losses = {cost: loss(cost) for cost in COSTS}

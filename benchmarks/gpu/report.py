@@ -10,7 +10,7 @@ from typing import Any
 from ..report import load_pyplot
 from .bars import bars
 from .fit import TOLERATED, Measured, Shared, fit, fit_sharing, measured
-from .planner import Constants, plan
+from .planner import plan
 from .records import Parts, geometric_mean, ratios, rows
 
 
@@ -136,21 +136,24 @@ def _tiles(parts: Parts) -> str:
 
 def _constants(problems: Sequence[Measured]) -> str:
     body, splits = [], []
-    stages = [*dict.fromkeys(one.stage.name for one in problems)]
-    for names in [*([name] for name in stages), stages]:
-        of_stage = [one for one in problems if one.stage.name in names]
+    groups: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+    for one in problems:
+        groups[one.stage.path, one.stage.name].append(one)
+    for one in problems:
+        groups[one.stage.path, "all"].append(one)
+    for (path, name), of_stage in groups.items():
         found = fit(of_stage)
         rates = ", ".join(map(str, found.constants.rates))
-        body.append([names[0] if len(names) == 1 else "all", rates, found.constants.overhead,
+        body.append([path, name, rates, found.constants.overhead,
                      f"{found.made:.3f}", f"{found.fitted:.3f}", f"{found.error:.0%}"])  # fmt: skip
-        if names == ["weight_gradient"]:
+        if name == "weight_gradient":
             for one in of_stage:
                 launch = plan(one.stage, found.constants)
                 now = one.chosen, one.splits[one.chosen]
                 if now != (launch.config, launch.splits):
                     splits.append([one.case, one.stage.precision, *now, launch.config,
                                    launch.splits])  # fmt: skip
-    head = ["stage", "kRate", "kOverheadSteps", "made / best", "fitted / best", "error"]
+    head = ["path", "stage", "rate", "overhead_steps", "made / best", "fitted / best", "error"]
     text = (
         "### Constants of the planner\n\nThose whose choices would lose least, and what choices "
         "lose on average: those that were made, those by these constants. *error*: of the times "
@@ -172,7 +175,7 @@ def _sharing(shared: Sequence[Shared]) -> str:
         body.append([one.input.case, one.input.stage.precision,
                      "no" if one.chosen is None else one.chosen, best, f"{one.us[best]:.1f}",
                      f"{one.apart:.1f}", f"{one.loss(one.chosen):.2f}"])  # fmt: skip
-    found = fit_sharing(shared, Constants())
+    found = fit_sharing(shared)
     head = ["problem", "precision", "share tiles", "best tiles", "together, µs", "apart, µs",
             "chosen / best"]  # fmt: skip
     return (

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 import sspcab_cuda
 
 from ..cases import Case
-from ..kernel_report import PEAKS, Kernel, ReportError
+from ..kernel_report import HOPPER, PEAKS, WGMMA, Kernel, ReportError, stage_of
 from ..rivals import Problem
 from ..timing import Call, flush_of
 from .device import cuda_of
@@ -55,7 +55,7 @@ def measure(task: Task) -> Iterator[Row]:
             problem = values.to(precision.dtype)
             for kernel, seconds in kernel_seconds(problem, REPEATS).items():
                 floor = floor_of(kernel, problem, name, ceilings)
-                modelled = floor_of(kernel, problem, name, _datasheet())
+                modelled = floor_of(kernel, problem, name, _datasheet(kernel))
                 yield {"what": "kernel", "case": str(case), "precision": name, "kernel": kernel,
                        "us": 1e6 * seconds, **(floor or {}),
                        "modelled_us": modelled and modelled["floor_us"]}  # fmt: skip
@@ -103,7 +103,7 @@ def floor_of(
     kernel: str, problem: Problem, precision: str, ceilings: dict[str, float]
 ) -> Row | None:
     """The least time of a kernel in µs, what it goes by, and what it does; None if not known."""
-    work = WORK.get(kernel.split()[0])
+    work = WORK.get(stage_of(kernel))
     if work is None or "copy" not in ceilings or precision not in ceilings:
         return None
     images, convolutions = work
@@ -115,13 +115,14 @@ def floor_of(
     return {"flops": flops, "bytes": moved, "limit": limit, "floor_us": 1e6 * times[limit]}
 
 
-def _datasheet() -> dict[str, float]:
+def _datasheet(kernel: str) -> dict[str, float]:
     """Ceilings of the model in benchmarks.kernel_report, if it has this GPU."""
     name = torch.cuda.get_device_name().lower()
     peaks = next((peaks for gpu, peaks in PEAKS.items() if gpu in name), None)
     if peaks is None:
         return {}
-    rates = {"copy": peaks["dram"], "bfloat16": peaks["bf16"], "tf32": peaks["tf32"]}
+    by = WGMMA if kernel.startswith(HOPPER) else ""
+    rates = {"copy": peaks["dram"], "bfloat16": peaks[f"{by}bf16"], "tf32": peaks[f"{by}tf32"]}
     return {name: 1e12 * rate for name, rate in rates.items()}
 
 
