@@ -13,7 +13,7 @@ import sspcab_cuda
 from sspcab_cuda import ops
 from sspcab_cuda._extension import _C
 
-from .cases import DTYPES, NAMES, Case, arguments, forced, output_gradients
+from .cases import DTYPES, HALVES, NAMES, Case, arguments, forced, output_gradients
 from .tolerances import relative_error
 
 needs_build = pytest.mark.skipif(
@@ -21,6 +21,10 @@ needs_build = pytest.mark.skipif(
 )
 MIB = 1 << 20
 WITHOUT_END = 1 << 60
+# Images beyond a cache take seconds: half precision stands for the others.
+TYPES = [
+    dtype if dtype in HALVES else pytest.param(dtype, marks=pytest.mark.slow) for dtype in DTYPES
+]
 
 
 @needs_build
@@ -132,7 +136,7 @@ def _one_by_one(
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_groups_agree_with_single_samples(dtype: torch.dtype, layout: str) -> None:
     case = _more_than_the_cache(dtype)
     forward, backward = _groups(case, dtype)
@@ -154,7 +158,7 @@ def test_inference_and_the_convolution_alone() -> None:
         assert torch.equal(ours, true)
     inputs = [t.detach().requires_grad_() for t in tensors[:9]]
     y = ops.masked_conv2d(*inputs, 1, True, False, -1)
-    grad = output_gradients(case, dtype, "cuda")[0]
+    grad = _gradients(case, dtype)[0]
     gradients = torch.autograd.grad(y, inputs, grad)
     summed = [torch.zeros_like(t, dtype=torch.float64) for t in inputs[1:]]
     for n in range(case.n):
