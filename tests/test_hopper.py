@@ -25,7 +25,7 @@ needs_device = [
     ),
 ]
 
-HOPPER = {"capability": 90, "processors": 132}
+HOPPER = {"capability": 90, "processors": 132, "cache_bytes": 1 << 40}
 STAGES = ("forward", "input_gradient", "weight_gradient")
 
 
