@@ -36,7 +36,8 @@ def test_as_many_samples_as_half_the_cache_has_images_for() -> None:
         (64, [2] * 8, [1] * 16),
         (128, [4] * 4, [2] * 8),
         (96, [3, 2, 3, 3, 2, 3], [1] * 16),
-        (1 << 20, [16], [16]),
+        (256, [16], [4] * 4),
+        (512, [16], [16]),
     ):
         plan = _C.plan(shape, "bfloat16", cache_bytes=cache * MIB)
         assert (sorted(plan["forward_groups"]), plan["backward_groups"]) == (
@@ -74,7 +75,7 @@ def _more_than_the_cache(dtype: torch.dtype, samples: int = 3, channels: int = 3
     """An image that takes several groups, of samples that fill the processors."""
     device = torch.cuda.get_device_properties(0)
     bytes_of_sample = max(
-        device.L2_cache_size // 2 // 5 + 1,
+        device.L2_cache_size // 6 + 1,
         device.multi_processor_count * 8192 * dtype.itemsize,
     )
     pixels = -(-bytes_of_sample // (channels * dtype.itemsize))

@@ -51,12 +51,15 @@ struct Groups {
   Image image;
   int64_t count;
 
-  // As few groups as leave `images` of their images in half of the cache, whose other half is for
-  // what streams by; but none that leaves processors without a tile of 128 × 64 results.
+  // One group if `images` of its images fit into the cache; otherwise as few groups as leave them in
+  // half of the cache, whose other half is for what streams by, but none that leaves processors
+  // without a tile of 128 × 64 results.
   static Groups of(Dtype dtype, const Image& image, int images, const Device& device) {
     constexpr int64_t tile = 128 * 64;
     const int64_t sample = image.sample_numel();
-    const int64_t fit = device.cache_bytes / 2 / (images * sample * element_bytes(dtype));
+    const int64_t reused = images * sample * element_bytes(dtype);
+    if (image.samples * reused <= device.cache_bytes) return one(dtype, image);
+    const int64_t fit = device.cache_bytes / 2 / reused;
     const int64_t busy = divide_up(device.processors * tile, sample);
     const int64_t wanted = divide_up(image.samples, std::max<int64_t>(1, fit));
     return {dtype, image, std::min(wanted, std::max<int64_t>(1, image.samples / busy))};
