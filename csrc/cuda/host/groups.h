@@ -51,8 +51,8 @@ struct Groups {
   Image image;
   int64_t count;
 
-  // One group if `images` of its images fit into the cache; otherwise as few groups as leave them in
-  // half of the cache, whose other half is for what streams by, but none that leaves processors
+  // One group if `images` of its images fit into the cache; otherwise as few groups as leave them
+  // in half of the cache, whose other half is for what streams by, but none that leaves processors
   // without a tile of 128 × 64 results.
   static Groups of(Dtype dtype, const Image& image, int images, const Device& device) {
     constexpr int64_t tile = 128 * 64;
