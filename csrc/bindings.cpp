@@ -128,9 +128,8 @@ PYBIND11_MODULE(_C, m) {
       "plan", &plan,
       "What a training step of the block would launch on a device of that capability (80 for 8.0), "
       "number of multiprocessors and L2 cache: the samples of each group, the launches in order "
-      "and, for each convolution of the first group on the pipeline, config, tile, blocks, "
-      "threads, "
-      "shared_bytes and splits. Launches nothing.",
+      "and, for each convolution of the first group on the pipeline, path (sm80 or sm90), config, "
+      "tile, units of work, blocks, threads, shared_bytes and splits. Launches nothing.",
       py::arg("shape"), py::arg("dtype") = "float32", py::arg("kernel_dim") = 1,
       py::arg("dilation") = 1, py::arg("channels_last") = true, py::arg("allow_tf32") = false,
       py::arg("config") = -1, py::arg("parameter_dtype") = "", py::arg("capability") = 80,

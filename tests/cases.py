@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from sspcab_cuda import ops
+from sspcab_cuda import ops, reference
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (*HALVES, torch.float32, torch.float64)
@@ -157,6 +157,21 @@ def integers(case: Case, dtype: torch.dtype, device: str, seed: int = 0) -> list
         torch.randint(-1, 2, t.shape, generator=generator).to(device, dtype)
         for t in arguments(case)[:9]
     ]
+
+
+def exact_convolution(
+    case: Case, dtype: torch.dtype, device: str, layout: str = "nchw"
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Of integers, without ReLU: inputs, a gradient of the output, and what is expected bit for bit,
+    the output and the gradients of all inputs."""
+    values = integers(case, dtype, device)
+    if layout == "channels_last":
+        values[0] = values[0].contiguous(memory_format=torch.channels_last)
+    grad = torch.randint(-1, 2, case.shape, device=device).to(dtype)
+    inputs = leaves(double(values))
+    y = convolution(reference, inputs, case.dilation, "none")
+    truth = [y, *torch.autograd.grad(y, inputs, grad.double())]
+    return values, grad, [t.detach().to(dtype) for t in truth]
 
 
 def output_gradients(

@@ -25,9 +25,9 @@ from .cases import (
     block,
     convolution,
     double,
+    exact_convolution,
     forced,
     forward_backward,
-    integers,
     leaves,
     output_gradients,
 )
@@ -147,18 +147,12 @@ def test_tf32_rounds_to_nearest(operand: str, layout: str) -> None:
 def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:
     """Forward and gradients, bit for bit: every product and sum is a small integer."""
     element, allow_tf32 = arithmetic(dtype)
-    values = integers(case, element, "cuda")
-    grad = torch.randint(-1, 2, case.shape, device="cuda").to(element)
-    true_inputs = leaves([t.double() for t in values])
-    truth = convolution(reference, true_inputs, case.dilation, "none")
-    true_gradients = torch.autograd.grad(truth, true_inputs, grad.double())
+    values, grad, truth = exact_convolution(case, element, "cuda")
     for config in configs():
         inputs = leaves(values)
         y = ops.masked_conv2d(*inputs, case.dilation, False, allow_tf32, config)
-        assert_equal(y.detach(), truth.detach().to(element))
-        gradients = torch.autograd.grad(y, inputs, grad)
-        for ours, true in zip(gradients, true_gradients, strict=True):
-            assert_equal(ours, true.to(element))
+        for ours, true in zip([y, *torch.autograd.grad(y, inputs, grad)], truth, strict=True):
+            assert_equal(ours.detach(), true)
 
 
 @pytest.mark.parametrize("dtype", ARITHMETICS, ids=str)

@@ -146,7 +146,7 @@ void convolve(const Convolution& convolution, const Forward& forward, const Laun
               cudaStream_t stream);
 
 // --- (backward 4) grad_x = mirrored taps on grad_a, minus the direct gradient of the loss,
-// grad_loss · 2 / numel · (y · gate - x).
+// grad_loss · 2 / loss_numel · (y · gate - x).
 struct InputGradient {
   const void* grad_a;       // D (N, H, W, C), for TF32 rounded to it
   OutputGradient gradient;  // its y, x, gate and grad_loss; no direct gradient without grad_loss

@@ -7,8 +7,8 @@
 
 namespace sspcab::cuda {
 
-// The steps of each split, of which the first `left` have one more; and the
-// corners that are needed.
+// The steps of each split, of which the first `left` have one more; and the corners that are
+// needed.
 struct WeightShares {
   int64_t of_each, left;
   int corners, corner[4];

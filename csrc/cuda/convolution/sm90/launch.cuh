@@ -17,9 +17,8 @@ inline PixelsOfBoth maps_of(const Convolution& convolution, const WeightGradient
   return {pixels_map(convolution, gradient.grad_a, kPixelBox),
           moved_pixels_map(convolution, gradient.x, kPixelBox)};
 }
-inline Units units_of(const LaunchPlan& plan, int64_t of_each_tile) {
-  return {static_cast<int>(plan.units), static_cast<int>(of_each_tile)};
-}
+inline int units_of(const LaunchPlan& plan) { return static_cast<int>(plan.units); }
+inline int splits_of(const LaunchPlan& plan) { return static_cast<int>(plan.splits); }
 
 template <Arithmetic arithmetic>
 static void launch_forward(const Convolution& convolution, const Forward& forward,
@@ -28,7 +27,7 @@ static void launch_forward(const Convolution& convolution, const Forward& forwar
     launch_clusters(hopper_forward_kernel<HopperLoop<arithmetic, config, Product::Forward>>,
                     plan.blocks, plan.splits, plan.threads, plan.shared_bytes, stream,
                     geometry_of(convolution), maps_of(convolution, forward.x, plan),
-                    convolution.image, forward, units_of(plan, plan.splits));
+                    convolution.image, forward, units_of(plan), splits_of(plan));
   });
 }
 
@@ -39,8 +38,8 @@ static void launch_input_gradient(const Convolution& convolution, const InputGra
     launch_clusters(
         hopper_input_gradient_kernel<HopperLoop<arithmetic, config, Product::InputGradient>>,
         plan.blocks, plan.splits, plan.threads, plan.shared_bytes, stream, geometry_of(convolution),
-        maps_of(convolution, gradient.grad_a, plan), convolution.image, gradient,
-        units_of(plan, plan.splits));
+        maps_of(convolution, gradient.grad_a, plan), convolution.image, gradient, units_of(plan),
+        splits_of(plan));
   });
 }
 
@@ -52,7 +51,7 @@ static void launch_weight_gradient(const Convolution& convolution, const WeightG
     launch_clusters(hopper_weight_gradient_kernel<Loop>, plan.blocks, 1, plan.threads,
                     plan.shared_bytes, stream, geometry_of(convolution),
                     maps_of(convolution, gradient), gradient,
-                    shares_of(convolution, gradient, plan, Loop::kDepth), units_of(plan, 1));
+                    shares_of(convolution, gradient, plan, Loop::kDepth), units_of(plan));
   });
 }
 
@@ -69,9 +68,9 @@ static void launch_gradients(const Convolution& convolution, const InputGradient
     launch_clusters(hopper_gradients_kernel<OfInput, OfWeights>, blocks, splits, input_plan.threads,
                     input_plan.shared_bytes, stream, geometry_of(convolution),
                     maps_of(convolution, input.grad_a, input_plan), convolution.image, input,
-                    units_of(input_plan, splits), maps_of(convolution, weights), weights,
-                    shares_of(convolution, weights, weight_plan, OfWeights::kDepth),
-                    units_of(weight_plan, 1));
+                    units_of(input_plan), splits_of(input_plan), maps_of(convolution, weights),
+                    weights, shares_of(convolution, weights, weight_plan, OfWeights::kDepth),
+                    units_of(weight_plan));
   });
 }
 

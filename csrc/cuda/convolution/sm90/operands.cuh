@@ -7,6 +7,8 @@
 
 namespace sspcab::cuda {
 
+constexpr auto kCacheHint = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
+
 // Coordinates of pixels as boxes have them, which may run on through all samples.
 struct BoxPlace {
   int column, row, sample;
@@ -43,22 +45,20 @@ struct PixelsAndFilters {
   CUtensorMap pixels, corner[4];
 };
 
-// The steps of one tile: all channels of one tap after the other, of the taps of `split`.
-template <class Loop, class Place>
-__device__ void load_taps(const Geometry& g, const PixelsAndFilters& maps, const TileOrigin& origin,
-                          int sign, int split, int splits, typename Loop::Shared& shared,
-                          Place& place) {
-  const BoxPlace at(g, origin.pixel);
+// The steps of a block's part of a tile: all channels of one tap after the other, of its corners.
+template <class Loop, class Unit, class Place>
+__device__ void load_taps(const Geometry& g, const PixelsAndFilters& maps, const Unit& unit,
+                          int sign, typename Loop::Shared& shared, Place& place) {
+  const BoxPlace at(g, unit.tile.pixel);
   const int kernel_dim = static_cast<int>(g.sub_kernels.kernel_dim);
-  const int corners = 4 / splits;
-  for (Tap tap{split * corners}; tap.corner < (split + 1) * corners; tap.move_on(g.sub_kernels)) {
+  const int corners = 4 / unit.splits, first = unit.split * corners;
+  for (Tap tap{first}; tap.corner < first + corners; tap.move_on(g.sub_kernels)) {
     const MovedBox box(g, tap, sign);
     for (int channel = 0; channel < g.channels; channel += Loop::kDepth) {
       Loop::fill(shared, place, [&](void* a, void* b, uint64_t* full) {
         box.load(maps.pixels, full, a, channel, at);
-        cute::SM90_TMA_LOAD_3D::copy(&maps.corner[tap.corner], full,
-                                     static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
-                                     b, channel, origin.channel, tap.i * kernel_dim + tap.j);
+        cute::SM90_TMA_LOAD_3D::copy(&maps.corner[tap.corner], full, kCacheHint, b, channel,
+                                     unit.tile.channel, tap.i * kernel_dim + tap.j);
       });
     }
   }
@@ -81,9 +81,8 @@ __device__ void load_share(const Geometry& g, const PixelsOfBoth& maps, const We
     const BoxPlace at(g, pixel);
     Loop::fill(shared, place, [&](unsigned char* a, unsigned char* b, uint64_t* full) {
       for (int i = 0; i < Loop::kM / channels; ++i) {
-        cute::SM90_TMA_LOAD_2D::copy(
-            &maps.grad_a, full, static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
-            a + i * box_bytes, share.first_output + i * channels, static_cast<int>(pixel));
+        cute::SM90_TMA_LOAD_2D::copy(&maps.grad_a, full, kCacheHint, a + i * box_bytes,
+                                     share.first_output + i * channels, static_cast<int>(pixel));
       }
       for (int i = 0; i < Loop::kN / channels; ++i) {
         box.load(maps.x, full, b + i * box_bytes, share.first_input + i * channels, at);

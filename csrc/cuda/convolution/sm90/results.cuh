@@ -62,12 +62,13 @@ class WarpgroupResults {
       : shared_(shared), number_(threadIdx.x / kWarpgroup - 1) {}
 
   __device__ int number() const { return number_; }
+  __device__ int first_row() const { return number_ * kRows; }  // of a tile
   __device__ void barrier() const { cutlass::arch::NamedBarrier::sync(kWarpgroup, number_ + 1); }
 
   // Two blocks have sums of one tile: each sends the other half of its columns to the other block
   // and leaves the totals of its own half at the front.
   template <class Sums>
-  __device__ void exchange(Sums& sums, unsigned rank, unsigned& exchanges) const {
+  __device__ void exchange(Sums& sums, unsigned rank) {
     constexpr int half = Loop::kN / 4, of_stripe = kHopperStripe / 2;  // sums of a thread
     CUTE_UNROLL
     for (int first = 0; first < half; first += of_stripe) {
@@ -76,21 +77,21 @@ class WarpgroupResults {
         shared_.received[number_].arrive_and_expect_tx(sizeof(shared_.results[0]));
         shared_.may_send[number_].arrive(rank ^ 1);
       }
-      shared_.may_send[number_].wait(exchanges & 1);
+      shared_.may_send[number_].wait(exchanges_ & 1);
       float* place = shared_.results[number_] + threadIdx.x % kWarpgroup * 2;
       CUTE_UNROLL
       for (int i = first; i < first + of_stripe; i += 2) {
         send(place + (i - first) * kWarpgroup, rank ^ 1, rank ? sums(i) : sums(half + i),
              rank ? sums(i + 1) : sums(half + i + 1));
       }
-      shared_.received[number_].wait(exchanges & 1);
+      shared_.received[number_].wait(exchanges_ & 1);
       CUTE_UNROLL
       for (int i = first; i < first + of_stripe; i += 2) {
         const auto others = load<2>(place + (i - first) * kWarpgroup);
         sums(i) = (rank ? sums(half + i) : sums(i)) + others[0];
         sums(i + 1) = (rank ? sums(half + i + 1) : sums(i + 1)) + others[1];
       }
-      ++exchanges;
+      ++exchanges_;
     }
   }
 
@@ -126,10 +127,11 @@ class WarpgroupResults {
 
   Shared& shared_;
   const int number_;
+  unsigned exchanges_ = 0;
 };
 
-// body(place, piece) for every piece of a stripe inside the image, as in the image's layout
-// neighbours in memory lie together, otherwise for single elements.
+// body(place, piece) for every piece of a stripe inside the image, in the image's layout:
+// neighbours in memory where they lie together, otherwise single elements.
 template <class T, class Body>
 __device__ void for_each_piece(const Stripe& stripe, const Image& image, const TileOrigin& origin,
                                int first_channel, const Body& body) {
