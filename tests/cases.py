@@ -162,8 +162,8 @@ def integers(case: Case, dtype: torch.dtype, device: str, seed: int = 0) -> list
 def exact_convolution(
     case: Case, dtype: torch.dtype, device: str, layout: str = "nchw"
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Of integers, without ReLU: inputs, a gradient of the output, and what is expected bit for bit,
-    the output and the gradients of all inputs."""
+    """Of integers, without ReLU: inputs, a gradient of the output and, expected bit for bit, the
+    output and the gradients of all inputs."""
     values = integers(case, dtype, device)
     if layout == "channels_last":
         values[0] = values[0].contiguous(memory_format=torch.channels_last)

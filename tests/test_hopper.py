@@ -62,8 +62,8 @@ def test_plan_of_units() -> None:
     assert few["forward"]["tile"] == (128, 256) and few["forward"]["splits"] == 2
     assert (few["forward"]["units"], few["forward"]["blocks"]) == (128, 128)
     assert "gradients" in few["backward_launches"]
-    odd = _C.plan((2, 1024, 16, 16), "bfloat16", **{**HOPPER, "processors": 67})["forward"]
-    assert odd["splits"] == 2 and odd["blocks"] == 66  # whole clusters
+    odd = _C.plan((25, 1024, 8, 16), "bfloat16", **{**HOPPER, "processors": 67}, config=0)
+    assert odd["forward"]["splits"] == 2 and odd["forward"]["blocks"] == 66  # whole clusters
 
 
 # A tile for each of 132 processors and some more; all columns shared by two blocks; channels that
