@@ -9,10 +9,14 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+import sspcab_cuda
 from sspcab_cuda import ops, reference
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (*HALVES, torch.float32, torch.float64)
+
+# Whether this build has the kernels for compute capability 9.0.
+HAS_HOPPER = "9.0a" in str(sspcab_cuda.build_info()["arch_list"])
 
 # The order of the arguments of the block as one list.
 NAMES = (

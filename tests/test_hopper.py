@@ -5,20 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-import sspcab_cuda
 from sspcab_cuda import ops
 from sspcab_cuda._extension import _C
 
-from .cases import HALVES, Case, exact_convolution, leaves
+from .cases import HALVES, HAS_HOPPER, Case, exact_convolution, leaves
 from .tolerances import assert_equal
 
-IS_BUILT = "9.0a" in str(sspcab_cuda.build_info()["arch_list"])
-
-needs_build = pytest.mark.skipif(not IS_BUILT, reason="needs a build for compute capability 9.0")
+needs_build = pytest.mark.skipif(not HAS_HOPPER, reason="needs a build for compute capability 9.0")
 needs_device = [
     pytest.mark.cuda,
     pytest.mark.skipif(
-        not IS_BUILT
+        not HAS_HOPPER
         or not torch.cuda.is_available()
         or torch.cuda.get_device_capability() != (9, 0),
         reason="needs a Hopper GPU and a build for it",

@@ -37,7 +37,7 @@ DOUBLE = (
 )
 HOPPER = (
     "_ZN6sspcab4cuda21hopper_forward_kernelINS0_10HopperLoopILNS0_10ArithmeticE1ELi0ELNS0_7Product"
-    "E0EEEEEvNS0_8GeometryENS0_16PixelsAndFiltersENS0_5ImageENS0_7ForwardENS0_5UnitsE"
+    "E0EEEEEvNS0_8GeometryENS0_16PixelsAndFiltersENS0_5ImageENS0_7ForwardEii"
 )
 HOPPER_GRADIENTS = (
     "_ZN6sspcab4cuda23hopper_gradients_kernelINS0_10HopperLoopILNS0_10ArithmeticE0ELi2ELNS0_7Product"
