@@ -35,7 +35,6 @@ CPU_SOURCES = [
     "csrc/registration.cpp",
     "csrc/cpu/operators.cpp",
     "csrc/cpu/dispatch.cpp",
-    "csrc/cpu/panel_cache.cpp",
     "csrc/cpu/masked_conv2d.cpp",
     "csrc/cpu/squeeze_excite.cpp",
     "csrc/cpu/reconstruction_loss.cpp",

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "cpu/kernels.h"
-#include "cpu/panel_cache.h"
 #ifdef SSPCAB_WITH_CUDA
 #include "cuda/host/introspection.h"
 #endif
@@ -121,8 +120,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of sspcab_cuda.";
   m.def("build_info", &build_info,
         "version, torch (built against), compiler, cuda, cuda_version, arch_list, cpu_capability");
-  m.def("kept_panel_bytes", &sspcab::cpu::kept_panel_bytes,
-        "Memory of the packed sub-kernels that inference on a CPU keeps for its next call.");
 #ifdef SSPCAB_WITH_CUDA
   m.def(
       "plan", &plan,

@@ -30,14 +30,9 @@ inline int64_t taps_of_interior(int64_t size, SubKernels sub_kernels) {
   return 2 * sub_kernels.kernel_dim * std::max<int64_t>(0, size - 2 * sub_kernels.reach());
 }
 
-struct Choice {
-  Way way;
-  double panels;  // share of the time that they take
-};
-
 // `lanes`: of a vector.
-inline Choice choose_way(const Sample& s, SubKernels sub_kernels, int64_t samples, int64_t lanes) {
-  if (sub_kernels.dilation >= std::min(s.height, s.width)) return {Way::windows, 0};  // empty ones
+inline Way choose_way(const Sample& s, SubKernels sub_kernels, int64_t samples, int64_t lanes) {
+  if (sub_kernels.dilation >= std::min(s.height, s.width)) return Way::windows;  // empty ones
   const Winograd winograd(s, sub_kernels);
   const double n = static_cast<double>(samples);
   const double per_corner = sub_kernels.taps_per_corner();
@@ -50,15 +45,13 @@ inline Choice choose_way(const Sample& s, SubKernels sub_kernels, int64_t sample
   const double padding =
       s.channels_last ? 1 : static_cast<double>(divide_up(s.width, lanes) * lanes) / s.width;
   const double panels = kPanelCost * 4 * per_corner;
-  const double filtered_panels = panels + kFilterCost * per_corner;
   const double direct = inside + kBorderCost * border + panels;
   const double filtered =
       n * kComponents * per_corner * winograd.rows().count() * winograd.columns().count() +
-      kImageCost * padding * inside / s.channels + filtered_panels;
+      kImageCost * padding * inside / s.channels + panels + kFilterCost * per_corner;
   const double windows = 4 * per_corner * (pixels + lanes / 2 + kWindowCost * pixels / s.channels);
-  if (windows < std::min(direct, filtered)) return {Way::windows, 0};
-  return filtered < direct ? Choice{Way::winograd, filtered_panels / filtered}
-                           : Choice{Way::direct, panels / direct};
+  if (windows < std::min(direct, filtered)) return Way::windows;
+  return filtered < direct ? Way::winograd : Way::direct;
 }
 
 }  // namespace sspcab::cpu

@@ -19,8 +19,11 @@ void Cpu::masked_conv2d(const MaskedConv2d& a, const Tensor& y) {
     for (const Tensor& b : a.biases) {
       kernels<D>().add_scaled(Parameter<T>(b).get(), 1, s.channels, bias.get());
     }
-    conv.forward(data<D>(x), samples, conv.bands(samples), filters, bias.get(), a.relu,
-                 mutable_data<D>(y), /*sums=*/nullptr);
+    for_each_group<D>(s, samples, [&](int64_t first, int64_t count) {
+      const int64_t offset = first * s.numel();
+      conv.forward(data<D>(x) + offset, count, conv.bands(count), filters, bias.get(), a.relu,
+                   mutable_data<D>(y) + offset, /*sums=*/nullptr);
+    });
   });
 }
 

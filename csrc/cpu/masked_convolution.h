@@ -1,9 +1,9 @@
-// How the masked convolution and its gradients are divided among threads. Arithmetic is in
-// isa/convolution_direct.h, isa/convolution_winograd.h and isa/weight_gradient.h.
+// The masked convolution and its gradients on a CPU: which of the three ways (choice.h), what is
+// packed or read in place, and how the work of the direct way and of Winograd's is divided into bands
+// of rows and tiles of output channels; window_convolution.h divides that of the windows. Arithmetic is
+// in isa/.
 #pragma once
 
-#include <array>
-#include <memory>
 #include <set>
 #include <type_traits>
 #include <vector>
@@ -12,7 +12,6 @@
 #include "cpu/buffer.h"
 #include "cpu/choice.h"
 #include "cpu/kernels.h"
-#include "cpu/panel_cache.h"
 #include "cpu/window_convolution.h"
 #include "cpu/winograd.h"
 #include "cpu/workers.h"
@@ -29,8 +28,6 @@ constexpr int64_t kItemsPerWorker = 2;
 // How much waiting is worth a second look at the input, where items are few.
 constexpr double kIdle = 0.08;
 constexpr int64_t kManyItems = 8;
-// What share of the time panels must take to be kept for the next call.
-constexpr double kWorthKeeping = 0.05;
 // How many times a band's rows are packed before packing the whole image once is better.
 constexpr double kOverlap = 1.5;
 
@@ -75,7 +72,7 @@ inline void check_config(int64_t config) {
 template <class T>
 struct Filters {
   Weights<T> weights;
-  std::shared_ptr<const Buffer<T>> panels;  // none for products of windows
+  Buffer<T> panels;  // none for products of windows
 };
 
 template <class D>
@@ -88,15 +85,15 @@ class MaskedConvolution {
         sub_kernels_(sub_kernels),
         tiles_(divide_up(sample.channels, k_.tile)),
         winograd_(sample, sub_kernels),
-        choice_(config == kAutomatic ? choose_way(sample, sub_kernels, samples, k_.tile / 2)
-                                     : Choice{static_cast<Way>(config), 0}),
+        way_(config == kAutomatic ? choose_way(sample, sub_kernels, samples, k_.tile / 2)
+                                  : static_cast<Way>(config)),
         workers_(static_cast<double>(samples) * sample.numel() * sample.channels *
                  sub_kernels.taps()),
         windows_(sample, sub_kernels, workers_) {
     // Reading channels_last memory where it lies beats packing, unless the pixels' distance, a
     // multiple of 4096 bytes, sends them all to the same few places of the first-level cache.
     reads_in_place_ = std::is_same_v<D, T> && sample.channels_last &&
-                      (choice_.way == Way::windows || sample.channels * sizeof(T) % 4096 != 0);
+                      (way_ == Way::windows || sample.channels * sizeof(T) % 4096 != 0);
     std::set<int64_t> rows{sample.height}, columns{sample.width};
     for (int64_t corner : {0, 3}) {  // top-left and bottom-right have every offset
       for (int64_t i = 0; i < sub_kernels.kernel_dim; ++i) {
@@ -112,7 +109,7 @@ class MaskedConvolution {
   bool reads_in_place() const { return reads_in_place_; }
   // If this is how the convolution is computed.
   const WindowConvolution<D>* windows() const {
-    return choice_.way == Way::windows ? &windows_ : nullptr;
+    return way_ == Way::windows ? &windows_ : nullptr;
   }
 
   // Bands for `samples` samples.
@@ -129,27 +126,9 @@ class MaskedConvolution {
   Blocked<T> whole(T* memory) const { return {memory, {0, sample_.height}, sample_.width}; }
   int64_t whole_size() const { return sample_.pixels() * sample_.blocks() * kBlock; }
 
-  // The weights must outlive the result. `again`: the same are likely to come again.
-  Filters<T> prepare(const Weights<T>& weights, bool mirrored, bool again = false) const {
-    if (choice_.way == Way::windows) return {weights, nullptr};
-    if (!again || choice_.panels < kWorthKeeping) return {weights, pack_panels(weights, mirrored)};
-    const int64_t count = sample_.channels * sample_.channels * sub_kernels_.taps_per_corner();
-    std::array<uint64_t, 4> digests;
-    Workers(4.0 * count).run(4, [&](int64_t corner, int64_t) {
-      digests[corner] = digest(weights.corner[corner], count * sizeof(T), corner);
-    });
-    const PanelKey key{digest(digests.data(), sizeof(digests), mirrored),
-                       static_cast<int64_t>(choice_.way),
-                       sample_.channels,
-                       sub_kernels_.taps(),
-                       weights.channel_stride,
-                       sizeof(T)};
-    auto panels = std::static_pointer_cast<const Buffer<T>>(find_panels(key));
-    if (!panels) {
-      panels = pack_panels(weights, mirrored);
-      keep_panels(key, panels, panel_size() * tiles_ * sizeof(T));
-    }
-    return {weights, panels};
+  // The weights must outlive the result.
+  Filters<T> prepare(const Weights<T>& weights, bool mirrored) const {
+    return {weights, way_ == Way::windows ? Buffer<T>() : pack_panels(weights, mirrored)};
   }
 
   // y of `samples` samples from x; sums[sample][band][c] += Σ y.
@@ -163,10 +142,10 @@ class MaskedConvolution {
       all_rows += count * parts;
     }
     const bool packs_all =
-        !reads_in_place_ && (choice_.way == Way::windows || all_rows > kOverlap * sample_.height);
+        !reads_in_place_ && (way_ == Way::windows || all_rows > kOverlap * sample_.height);
     const Buffer<T> all(packs_all ? samples * whole_size() : 0);
     if (packs_all) pack(x, samples, all.get());
-    if (choice_.way == Way::windows) {
+    if (way_ == Way::windows) {
       windows_.forward([&](int64_t n) { return view(x, all.get(), n); }, samples, filters.weights,
                        bias, relu, y, sums, bands.per_sample * sample_.channels);
       return;
@@ -184,7 +163,7 @@ class MaskedConvolution {
             conv.input = View<T>::of(blocked);
           }
           conv.sign = 1;
-          conv.panels = filters.panels->get();
+          conv.panels = filters.panels.get();
           k_.convolve(conv, bias, relu, y + n * sample_.numel(),
                       sums ? sums + (n * bands.per_sample + b) * sample_.channels : nullptr);
         });
@@ -204,7 +183,7 @@ class MaskedConvolution {
                    [&](int64_t n, int64_t, Convolution<D>& conv, int64_t) {
                      conv.input = View<T>::of(whole(grad_a + n * whole_size()));
                      conv.sign = -1;
-                     conv.panels = mirrored.panels->get();
+                     conv.panels = mirrored.panels.get();
                      k_.convolve_input_gradient(conv, of_sample(gradient, sample_, n),
                                                 grad_x + n * sample_.numel());
                    });
@@ -260,7 +239,7 @@ class MaskedConvolution {
   };
 
  private:
-  bool winograds() const { return choice_.way == Way::winograd; }
+  bool winograds() const { return way_ == Way::winograd; }
 
   // Of one tile.
   int64_t panel_size() const {
@@ -268,14 +247,14 @@ class MaskedConvolution {
            (winograds() ? kComponents : 4);
   }
 
-  std::shared_ptr<const Buffer<T>> pack_panels(const Weights<T>& weights, bool mirrored) const {
+  Buffer<T> pack_panels(const Weights<T>& weights, bool mirrored) const {
     const int64_t depth = sample_.channels * sub_kernels_.taps_per_corner();
     const int64_t direct_size = k_.tile * depth * 4, size = panel_size();
     const Workers workers(static_cast<double>(depth) * 4 * sample_.channels);
     const Buffer<T> direct(winograds() ? workers.count() * direct_size : 0);
-    auto panels = std::make_shared<Buffer<T>>(tiles_ * size);
+    Buffer<T> panels(tiles_ * size);
     workers.run(tiles_, [&](int64_t tile, int64_t worker) {
-      T* const panel = panels->get() + tile * size;
+      T* const panel = panels.get() + tile * size;
       T* const packed = winograds() ? direct.get() + worker * direct_size : panel;
       k_.pack_panel(weights, sub_kernels_, sample_.channels, mirrored, tile, packed);
       if (winograds()) {
@@ -361,7 +340,7 @@ class MaskedConvolution {
       conv.sample = sample_;
       conv.rows = rows_of(bands, b);
       conv.sub_kernels = sub_kernels_;
-      conv.way = choice_.way;
+      conv.way = way_;
       conv.row_borders = row_borders_.data();
       conv.column_borders = column_borders_.data();
       conv.first_tile = tiles_ * part / parts;
@@ -377,7 +356,7 @@ class MaskedConvolution {
   SubKernels sub_kernels_;
   int64_t tiles_;
   Winograd winograd_;
-  Choice choice_;
+  Way way_;
   Workers workers_;
   WindowConvolution<D> windows_;
   bool reads_in_place_;

@@ -24,7 +24,7 @@ void forward(const Sspcab& block, const Tensor& x, const SspcabResults& result) 
   const D* x_data = data<D>(x);
   D* out = mutable_data<D>(result.out);
   const bool keeps = result.keeps();
-  const Filters<T> filters = conv.prepare(weights.view(), /*mirrored=*/false, /*again=*/!keeps);
+  const Filters<T> filters = conv.prepare(weights.view(), /*mirrored=*/false);
   D* y = keeps ? mutable_data<D>(result.y) : out;
   const Buffer<T> excited(keeps ? 0 : samples * (2 * channels + hidden));
   T* mean = keeps ? mutable_data<T>(result.excited.mean) : excited.get();

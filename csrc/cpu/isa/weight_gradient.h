@@ -2,9 +2,10 @@
 // x ⊗ grad_a over the pixels, for every tap.
 //
 // A chunk is a few rows (about 128 pixels) that stay in the first-level cache while all taps pass
-// over it. For each tap, kInputs input channels are broadcast and multiplied with two vectors of
-// output channels, pixel after pixel; the sums stay in registers over the chunk and are then added
-// to the result, so a long sum is added in two levels.
+// over it. For each tap, up to kInputs input channels are broadcast and multiplied with two vectors
+// of output channels, pixel after pixel; the sums stay in registers over the chunk and are then added
+// to the result, so a long sum is added in two levels. No input is read that isn't one of x: an image
+// in place may be the last thing in readable memory.
 #pragma once
 
 constexpr int64_t kGradientChunk = 128;
@@ -14,12 +15,12 @@ struct Window {
   Rows rows, columns;
 };
 
-template <class T, int Vectors>
+template <class T, int Inputs, int Vectors>
 void weight_gradient_tap(const Window& window, const T* x, int64_t x_pixel, int64_t x_row,
                          const T* grad_a, const View<T>& grad_view,
                          const int64_t (&vector_offset)[2], T* grad) {
   constexpr int64_t lanes = kLanes<T>;
-  Vector<T> sum[kInputs][Vectors] = {};
+  Vector<T> sum[Inputs][Vectors] = {};
   for (int64_t row = window.rows.first; row < window.rows.last; ++row) {
     const T* input = x;
     const T* pixel = grad_a;
@@ -27,7 +28,7 @@ void weight_gradient_tap(const Window& window, const T* x, int64_t x_pixel, int6
       Vector<T> g[Vectors];
       for (int v = 0; v < Vectors; ++v) g[v] = load(pixel + vector_offset[v]);
 #pragma GCC unroll 16
-      for (int i = 0; i < kInputs; ++i) {
+      for (int i = 0; i < Inputs; ++i) {
 #pragma GCC unroll 2
         for (int v = 0; v < Vectors; ++v) sum[i][v] += input[i] * g[v];
       }
@@ -37,12 +38,22 @@ void weight_gradient_tap(const Window& window, const T* x, int64_t x_pixel, int6
     x += x_row;
     grad_a += grad_view.row_stride;
   }
-  for (int i = 0; i < kInputs; ++i) {
+  for (int i = 0; i < Inputs; ++i) {
     for (int v = 0; v < Vectors; ++v) {
       T* target = grad + i * 2 * lanes + v * lanes;
       store(target, load(target) + sum[i][v]);
     }
   }
+}
+
+template <class T>
+using WeightGradientTap = void (*)(const Window&, const T*, int64_t, int64_t, const T*,
+                                   const View<T>&, const int64_t (&)[2], T*);
+
+template <class T, int Vectors, int... Index>
+WeightGradientTap<T> weight_gradient_tap_of(int64_t inputs, std::integer_sequence<int, Index...>) {
+  static constexpr WeightGradientTap<T> table[] = {weight_gradient_tap<T, Index + 1, Vectors>...};
+  return table[inputs - 1];
 }
 
 // body(corner, row, column) for every tap, in order.
@@ -84,10 +95,13 @@ void weight_gradient(const Sample& s, Rows rows, SubKernels kernels, const View<
           x.at(window.rows.first + down, window.columns.first + right) + block * x.block_stride;
       const T* pixel = grad_a.at(window.rows.first, window.columns.first);
       for (int64_t i = 0; i < inputs; i += kInputs) {
-        (two_vectors ? weight_gradient_tap<T, 2>
-                     : weight_gradient_tap<T, 1>)(window, source + i, x.pixel_stride, x.row_stride,
-                                                  pixel, grad_a, vector_offset,
-                                                  target + i * 2 * lanes);
+        constexpr auto counts = std::make_integer_sequence<int, kInputs>{};
+        const int64_t count = std::min<int64_t>(kInputs, inputs - i);
+        (two_vectors
+             ? weight_gradient_tap_of<T, 2>(count, counts)
+             : weight_gradient_tap_of<T, 1>(count, counts))(window, source + i, x.pixel_stride,
+                                                            x.row_stride, pixel, grad_a,
+                                                            vector_offset, target + i * 2 * lanes);
       }
     });
   }
