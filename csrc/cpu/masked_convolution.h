@@ -1,7 +1,7 @@
 // The masked convolution and its gradients on a CPU: which of the three ways (choice.h), what is
-// packed or read in place, and how the work of the direct way and of Winograd's is divided into bands
-// of rows and tiles of output channels; window_convolution.h divides that of the windows. Arithmetic is
-// in isa/.
+// packed or read in place, and how the work of the direct way and of Winograd's is divided into
+// bands of rows and tiles of output channels; window_convolution.h divides that of the windows.
+// Arithmetic is in isa/.
 #pragma once
 
 #include <set>
@@ -108,9 +108,7 @@ class MaskedConvolution {
   const Workers& workers() const { return workers_; }
   bool reads_in_place() const { return reads_in_place_; }
   // If this is how the convolution is computed.
-  const WindowConvolution<D>* windows() const {
-    return way_ == Way::windows ? &windows_ : nullptr;
-  }
+  const WindowConvolution<D>* windows() const { return way_ == Way::windows ? &windows_ : nullptr; }
 
   // Bands for `samples` samples.
   Bands bands(int64_t samples) const {

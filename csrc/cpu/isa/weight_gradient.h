@@ -3,9 +3,9 @@
 //
 // A chunk is a few rows (about 128 pixels) that stay in the first-level cache while all taps pass
 // over it. For each tap, up to kInputs input channels are broadcast and multiplied with two vectors
-// of output channels, pixel after pixel; the sums stay in registers over the chunk and are then added
-// to the result, so a long sum is added in two levels. No input is read that isn't one of x: an image
-// in place may be the last thing in readable memory.
+// of output channels, pixel after pixel; the sums stay in registers over the chunk and are then
+// added to the result, so a long sum is added in two levels. No input is read that isn't one of x:
+// an image in place may be the last thing in readable memory.
 #pragma once
 
 constexpr int64_t kGradientChunk = 128;
@@ -97,11 +97,11 @@ void weight_gradient(const Sample& s, Rows rows, SubKernels kernels, const View<
       for (int64_t i = 0; i < inputs; i += kInputs) {
         constexpr auto counts = std::make_integer_sequence<int, kInputs>{};
         const int64_t count = std::min<int64_t>(kInputs, inputs - i);
-        (two_vectors
-             ? weight_gradient_tap_of<T, 2>(count, counts)
-             : weight_gradient_tap_of<T, 1>(count, counts))(window, source + i, x.pixel_stride,
-                                                            x.row_stride, pixel, grad_a,
-                                                            vector_offset, target + i * 2 * lanes);
+        const WeightGradientTap<T> add_tap = two_vectors
+                                                 ? weight_gradient_tap_of<T, 2>(count, counts)
+                                                 : weight_gradient_tap_of<T, 1>(count, counts);
+        add_tap(window, source + i, x.pixel_stride, x.row_stride, pixel, grad_a, vector_offset,
+                target + i * 2 * lanes);
       }
     });
   }
