@@ -21,11 +21,18 @@ struct SubKernels {
 
   // Offsets of row i and column j of a sub-kernel from the masked centre; gradients of the input
   // read the mirrored offsets.
-  constexpr int64_t row(int64_t corner, int64_t i) const { return along(corner & 1, i); }
-  constexpr int64_t column(int64_t corner, int64_t j) const { return along(corner >> 1, j); }
+  constexpr int64_t row(int64_t corner, int64_t i) const { return along(is_below(corner), i); }
+  constexpr int64_t column(int64_t corner, int64_t j) const { return along(is_right(corner), j); }
+
+  static constexpr bool is_below(int64_t corner) { return corner & 1; }
+  static constexpr bool is_right(int64_t corner) { return corner >> 1; }
+  // Where the mirrored offsets lead.
+  static constexpr int64_t opposite(int64_t corner) { return corner ^ 3; }
+  // Two corners that have every row and every column between them.
+  static constexpr int64_t kDiagonal[] = {0, 3};
 
  private:
-  constexpr int64_t along(int64_t far_side, int64_t step) const {
+  constexpr int64_t along(bool far_side, int64_t step) const {
     return (far_side ? dilation + 1 : -reach()) + step;
   }
 };

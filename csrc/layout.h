@@ -1,4 +1,4 @@
-// Memory layouts of images, the same on every device; ops.py says the same of fake tensors.
+// Memory layouts of images, the same on every device; fakes.py says the same of fake tensors.
 #pragma once
 
 #include "stable_compat.h"

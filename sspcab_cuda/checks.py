@@ -103,6 +103,9 @@ def check_input(x: Tensor, weight: Tensor, owner: str) -> None:
 
     For where an operator has raised: its user gave a module x, and knows no weights.
     """
+    if x.layout != torch.strided or x.is_nested:
+        kind = "a nested tensor" if x.is_nested else str(x.layout)
+        raise RuntimeError(f"sspcab: x must be dense (torch.strided); got {kind}")
     if x.dtype not in _DTYPES or x.device.type not in _DEVICES:
         return
     if x.dim() == 4 and x.shape[1] != weight.shape[1]:
@@ -115,7 +118,12 @@ def check_input(x: Tensor, weight: Tensor, owner: str) -> None:
             f"sspcab: x must be on {weight.device}, as this {owner} is; got x on {x.device}"
         )
     mixed = x.dtype in _HALF and weight.dtype == torch.float32
-    if x.dtype != weight.dtype and not mixed and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype != weight.dtype and not mixed and not casts_beside(x):
         raise RuntimeError(
             f"sspcab: x must be of {weight.dtype}, as this {owner} is; got {x.dtype}"
         )
+
+
+def casts_beside(x: Tensor) -> bool:
+    """Whether autocast takes care of the dtypes of what is computed with x."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)

@@ -1,6 +1,8 @@
 """Fake results of the compiled operators: shapes, dtypes and strides, without values.
 
-Schemas and argument shapes: ``csrc/registration.cpp``.
+Schemas and argument shapes: ``csrc/registration.cpp``. The same checks in the same order as in
+``csrc/operators/arguments.h``: what kernels refuse is refused where they are only thought of, and
+where a tensor on meta has kept them from being called.
 """
 
 from __future__ import annotations
@@ -12,17 +14,25 @@ import torch
 from torch import Tensor
 
 from . import _extension
+from .operator_checks import (
+    check_biases,
+    check_config,
+    check_excited,
+    check_gate,
+    check_gate_weights,
+    check_grad_loss,
+    check_image,
+    check_needs,
+    check_same_image,
+    check_weights,
+    wide,
+)
 
 assert _extension  # loading the compiled module is what registers the operators
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums, gates and the loss."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Of the results: channels_last if x's channels are neighbours in memory (tensors.h)."""
+    """Of the results: channels_last if x's channels are neighbours in memory (layout.h)."""
     channels_last = not x.is_contiguous() and x.stride(1) == 1
     return torch.channels_last if channels_last else torch.contiguous_format
 
@@ -41,8 +51,24 @@ def _empty_gradients(
 
 
 @torch.library.register_fake("sspcab::masked_conv2d")
-def _(x: Tensor, *_: object) -> Tensor:
+def _(x: Tensor, *arguments: Any) -> Tensor:
+    _check_masked_conv2d(x, arguments[:4], arguments[4:8], *arguments[8:])
     return _empty_image(x)
+
+
+def _check_masked_conv2d(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    dilation: int,
+    relu: bool,
+    allow_tf32: bool = False,
+    config: int = -1,
+) -> None:
+    check_image(x)
+    check_weights(x, weights, dilation)
+    check_biases(x, biases, weights[0])
+    check_config(x, config)
 
 
 @torch.library.register_fake("sspcab::masked_conv2d_backward")
@@ -54,21 +80,30 @@ def _(
     dilation: int,
     relu: bool,
     needs: list[bool],
-    *_: object,
+    allow_tf32: bool = False,
+    config: int = -1,
 ) -> list[Tensor]:
+    check_image(x)
+    check_weights(x, weights, dilation)
+    check_same_image("y", y, x)
+    check_same_image("grad_y", grad_y, x)
+    check_needs(needs, 6)
+    check_config(x, config)
     grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
     shapes = [*(w.shape for w in weights), (x.shape[1],)]
     return [grad_x, *_empty_gradients(shapes, weights[0], needs[1:])]
 
 
 @torch.library.register_fake("sspcab::squeeze_excite")
-def _(x: Tensor, fc1_weight: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _empty_image(x), *_empty_excitation(x, fc1_weight)
+def _(x: Tensor, *excitation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check_image(x)
+    check_gate(x, excitation, excitation[0])
+    return _empty_image(x), *_empty_excitation(x, excitation[0])
 
 
 def _empty_excitation(x: Tensor, fc1_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     samples, channels = x.shape[:2]
-    mean = x.new_empty((samples, channels), dtype=_wide(x.dtype))
+    mean = x.new_empty((samples, channels), dtype=wide(x.dtype))
     return mean, mean.new_empty((samples, fc1_weight.shape[0])), torch.empty_like(mean)
 
 
@@ -83,6 +118,11 @@ def _(
     fc2_weight: Tensor,
     needs: list[bool],
 ) -> list[Tensor]:
+    check_image(x)
+    check_same_image("grad_out", grad_out, x)
+    check_gate_weights(x, fc1_weight, fc2_weight, fc1_weight)
+    check_excited(x, (mean, hidden, gate), fc1_weight)
+    check_needs(needs, 5)
     grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
     shapes = [fc1_weight.shape, fc1_weight.shape[:1], fc2_weight.shape, fc2_weight.shape[:1]]
     return [grad_x, *_empty_gradients(shapes, fc1_weight, needs[1:])]
@@ -90,23 +130,36 @@ def _(
 
 @torch.library.register_fake("sspcab::reconstruction_loss")
 def _(out: Tensor, x: Tensor) -> Tensor:
-    return x.new_empty((), dtype=_wide(x.dtype))
+    check_image(x)
+    check_same_image("out", out, x)
+    return x.new_empty((), dtype=wide(x.dtype))
 
 
 @torch.library.register_fake("sspcab::reconstruction_loss_backward")
 def _(grad_loss: Tensor, out: Tensor, x: Tensor) -> Tensor:
+    check_image(x)
+    check_same_image("out", out, x)
+    check_grad_loss(grad_loss, x)
     return _empty_image(x)
 
 
 @torch.library.register_fake("sspcab::sspcab")
-def _(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    loss = x.new_empty((), dtype=_wide(x.dtype))
-    return _empty_image(x), loss, _empty_image(x), *_empty_excitation(x, args[8])
+def _(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    _check_sspcab(x, *arguments)
+    loss = x.new_empty((), dtype=wide(x.dtype))
+    return _empty_image(x), loss, _empty_image(x), *_empty_excitation(x, arguments[8])
+
+
+def _check_sspcab(x: Tensor, *arguments: Any) -> None:
+    dilation, relu, _, *kernels = arguments[12:]
+    _check_masked_conv2d(x, arguments[:4], arguments[4:8], dilation, relu, *kernels)
+    check_gate(x, arguments[8:12], arguments[0])
 
 
 @torch.library.register_fake("sspcab::sspcab_inference")
-def _(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return _empty_image(x), x.new_empty((), dtype=_wide(x.dtype))
+def _(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    _check_sspcab(x, *arguments)
+    return _empty_image(x), x.new_empty((), dtype=wide(x.dtype))
 
 
 @torch.library.register_fake("sspcab::sspcab_backward")
@@ -124,8 +177,20 @@ def _(
     dilation: int,
     relu: bool,
     needs: list[bool],
-    *_: object,
+    allow_tf32: bool = False,
+    config: int = -1,
 ) -> list[Tensor]:
+    check_image(x)
+    check_weights(x, weights, dilation)
+    check_gate_weights(x, fc1_weight, fc2_weight, weights[0])
+    check_same_image("y", y, x)
+    if grad_out is not None:
+        check_same_image("grad_out", grad_out, x)
+    if grad_loss is not None:
+        check_grad_loss(grad_loss, x)
+    check_excited(x, (mean, hidden, gate), fc1_weight)
+    check_needs(needs, 10)
+    check_config(x, config)
     grad_x = _empty_image(x) if needs[0] else x.new_empty(0)
     shapes = [
         *(w.shape for w in weights),

@@ -35,9 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "equivalence": {"losses"},
     "functional": {"ops", "reference", "checks", "fakes", "operator_checks"},
     "ops": {"fakes", "reference"},
-    "fakes": {"_extension"},
+    "fakes": {"_extension", "operator_checks"},
     "flops": {"_extension"},
-    "operator_checks": {"reference"},
+    "operator_checks": {"checks", "reference"},
     "checks": {"_extension", "reference"},
     "reference": set(),
     "_extension": {"_C"},
@@ -120,7 +120,10 @@ def test_cpu_and_cuda_don_t_know_each_other() -> None:
 
 def test_arguments_are_checked_in_one_place() -> None:
     """What an operator is given is the same on every device; `config` is the device's own."""
-    rules = re.compile(r"\bcheck_(image|shape|same_image|sub_kernels|biases|excitation\w*)\(")
+    rules = re.compile(
+        r"\bcheck_(dim|image|shape|device|tensor|same_image|parameter|sub_kernels|biases|"
+        r"excitation\w*|grad_loss|needs)\("
+    )
     holders = {path.name for path in sources(".") if rules.search(path.read_text())}
     assert holders == {"checks.h", "arguments.h"}
 
@@ -166,9 +169,20 @@ def test_plain_files_know_no_torch() -> None:
 
 
 def test_only_geometry_knows_the_corners() -> None:
-    """Corner numbers become rows and columns by bit tricks that stand in one place."""
-    arithmetic = re.compile(r"corner\w*(\(\w+\))?\s*(&\s*1|>>\s*1|%\s*2|/\s*2)")
-    holders = {path.name for path in sources(".") if arithmetic.search(path.read_text())}
+    """Corner numbers become rows and columns, and are chosen among, in one place."""
+    knows = re.compile(
+        r"\bcorner\w*\b[\w\s()^]*(&\s*1|>>\s*1|%\s*2|/\s*2)\b"  # bits of a number
+        r"|\bcorner\w*\s*(\^|[=!]=\s*\d|:\s*\{)"  # numbers that mean one corner or another
+    )
+    for line in (
+        "row = corner & 1;",
+        "((corner ^ flip) & 1) * 6 + ((corner ^ flip) >> 1) * 2",
+        "const bool right = static_cast<int>(tap.corner) / 2;",
+        "for (int64_t corner : {0, 3}) {",
+        "if (tap.corner == 2) {",
+    ):
+        assert knows.search(line), line
+    holders = {path.name for path in sources(".") if knows.search(path.read_text())}
     assert holders == {"geometry.h"}
 
 

@@ -10,69 +10,10 @@ from torch import Tensor
 
 from sspcab_cuda import ops
 
-from .cases import LAYOUTS, SMALL, Case, arguments, leaves, output_gradients
+from .cases import LAYOUTS, SMALL, Case, leaves
+from .operator_calls import NAMES, PRIVATE, calls_of
 
 CASES = [SMALL, Case(2, 5, 6, 7, 2, 1), Case(1, 16, 1, 1), Case(1, 1, 5, 4, 3, 0)]
-
-# Operators that nothing differentiates again.
-PRIVATE = {
-    "masked_conv2d_backward",
-    "squeeze_excite_backward",
-    "reconstruction_loss_backward",
-    "sspcab_backward",
-    "sspcab_inference",
-}
-
-
-def calls_of(
-    name: str, case: Case, dtype: torch.dtype, device: str, layout: str
-) -> list[tuple[Any, ...]]:
-    """Arguments for an operator; several where it has options."""
-    tensors = arguments(case, dtype, device)
-    x = tensors[0] = LAYOUTS[layout](tensors[0])
-    grad_out, grad_loss = output_gradients(case, dtype, device)
-    weights, excitation, d = tensors[1:5], tensors[9:], case.dilation
-    out, _, y, *vectors = ops.sspcab(*tensors, d, True, True)
-    saved = (*vectors, excitation[0], excitation[2])
-    calls: dict[str, list[tuple[Any, ...]]] = {
-        "masked_conv2d": [(*tensors[:9], d, relu) for relu in (True, False)],
-        "masked_conv2d_backward": [
-            (grad_out, x, y, weights, d, True, [True] * 6),
-            (grad_out, x, y, weights, d, False, [False, True, False, False, True, False]),
-        ],
-        "squeeze_excite": [(x, *excitation)],
-        "squeeze_excite_backward": [
-            (grad_out, x, *saved, [True] * 5),
-            (grad_out, x, *saved, [False, True, False, True, False]),
-        ],
-        "reconstruction_loss": [(out, x)],
-        "reconstruction_loss_backward": [(grad_loss, out, x)],
-        "sspcab": [
-            (*tensors, d, True, True),
-            (*tensors, d, False, True),
-            (*tensors, d, True, False),
-        ],
-        "sspcab_inference": [
-            (*tensors, d, True, True),
-            (*tensors, d, False, True),
-            (*tensors, d, True, False),
-        ],
-        "sspcab_backward": [
-            (grad_out, grad_loss, x, y, *vectors, weights, *saved[3:], d, True, [True] * 10),
-            (None, grad_loss, x, y, *vectors, weights, *saved[3:], d, True, [False, True] * 5),
-            (grad_out, None, x, y, *vectors, weights, *saved[3:], d, False, [True, False] * 5),
-        ],
-    }
-    return calls[name]
-
-
-def test_every_operator_is_checked() -> None:
-    defined = {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names()
-               if name.startswith("sspcab::")}  # fmt: skip
-    assert defined == set(NAMES)
-
-
-NAMES = ["masked_conv2d", "squeeze_excite", "reconstruction_loss", "sspcab", *sorted(PRIVATE)]
 
 
 def has_loss(args: tuple[Any, ...]) -> bool:

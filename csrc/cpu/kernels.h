@@ -123,8 +123,8 @@ struct Tap {
 // the filters of the corners themselves.
 constexpr int64_t kComponents = 9;
 constexpr int64_t component_of(int64_t corner, bool mirrored) {
-  const int64_t flip = mirrored ? 3 : 0;
-  return ((corner ^ flip) & 1) * 6 + ((corner ^ flip) >> 1) * 2;
+  const int64_t place = mirrored ? SubKernels::opposite(corner) : corner;
+  return SubKernels::is_below(place) * 6 + SubKernels::is_right(place) * 2;
 }
 
 // The four sub-kernels where they lie, channels apart or channels_last: the weight of output o,

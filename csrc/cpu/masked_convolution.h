@@ -63,11 +63,6 @@ struct Bands {
 
 constexpr int64_t kAutomatic = -1;  // or a Way
 
-inline void check_config(int64_t config) {
-  check(config >= kAutomatic && config <= static_cast<int64_t>(Way::windows),
-        "config must be -1 (automatic), 0 (direct), 1 (Winograd) or 2 (windows); got ", config);
-}
-
 // Sub-kernels as a convolution wants them.
 template <class T>
 struct Filters {
@@ -95,7 +90,7 @@ class MaskedConvolution {
     reads_in_place_ = std::is_same_v<D, T> && sample.channels_last &&
                       (way_ == Way::windows || sample.channels * sizeof(T) % 4096 != 0);
     std::set<int64_t> rows{sample.height}, columns{sample.width};
-    for (int64_t corner : {0, 3}) {  // top-left and bottom-right have every offset
+    for (int64_t corner : SubKernels::kDiagonal) {
       for (int64_t i = 0; i < sub_kernels.kernel_dim; ++i) {
         add_borders(sub_kernels.row(corner, i), sample.height, rows);
         add_borders(sub_kernels.column(corner, i), sample.width, columns);

@@ -7,6 +7,7 @@
 namespace sspcab::cpu {
 
 struct Cpu {
+  static void check_config(int64_t config);
   struct Guard {
     explicit Guard(const Tensor&) {}
   };

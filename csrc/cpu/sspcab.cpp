@@ -61,7 +61,6 @@ void forward(const Sspcab& block, const Tensor& x, const SspcabResults& result) 
 }  // namespace
 
 void Cpu::sspcab(const Sspcab& block, const SspcabResults& result) {
-  check_config(block.convolution.config);
   const Tensor x = dense(block.x(), is_channels_last(result.out));
   with_element_type(x, [&](auto element) { forward<decltype(element)>(block, x, result); });
 }

@@ -66,7 +66,6 @@ std::vector<Tensor> backward(const SspcabBackward& a, std::optional<double> grad
 }  // namespace
 
 std::vector<Tensor> Cpu::sspcab_backward(const SspcabBackward& a) {
-  check_config(a.config);
   std::optional<double> loss;
   if (a.grad_loss) {
     loss = a.grad_loss->scalar_type() == ScalarType::Double ? *data<double>(*a.grad_loss)

@@ -14,14 +14,18 @@ inline void check_needs(const std::vector<bool>& needs, size_t count) {
   check(needs.size() == count, "needs must have ", count, " entries; got ", needs.size());
 }
 
+inline void check_grad_loss(const Tensor& grad_loss, const Tensor& x) {
+  check_tensor("grad_loss", grad_loss, {}, wide_type(x), x);
+}
+
 // What squeeze and excitation leaves for backward.
 struct Excited {
   Tensor mean, hidden, gate;
 
   void check(const Tensor& x, const Tensor& fc1_weight) const {
-    check_shape("mean", mean, {x.size(0), x.size(1)}, x);
-    check_shape("hidden", hidden, {x.size(0), fc1_weight.size(0)}, x);
-    check_shape("gate", gate, {x.size(0), x.size(1)}, x);
+    check_tensor("mean", mean, {x.size(0), x.size(1)}, wide_type(x), x);
+    check_tensor("hidden", hidden, {x.size(0), fc1_weight.size(0)}, wide_type(x), x);
+    check_tensor("gate", gate, {x.size(0), x.size(1)}, wide_type(x), x);
   }
 };
 
@@ -97,6 +101,16 @@ struct ReconstructionLoss {
   }
 };
 
+struct ReconstructionLossBackward {
+  Tensor grad_loss;
+  ReconstructionLoss images;
+
+  void check() const {
+    images.check();
+    check_grad_loss(grad_loss, images.x);
+  }
+};
+
 // The whole block.
 struct Sspcab {
   MaskedConv2d convolution;
@@ -136,6 +150,7 @@ struct SspcabBackward {
     check_excitation(x, fc1_weight, fc2_weight, weights[0]);
     check_same_image("y", y, x);
     if (grad_out) check_same_image("grad_out", *grad_out, x);
+    if (grad_loss) check_grad_loss(*grad_loss, x);
     excited.check(x, fc1_weight);
     check_needs(needs, 10);
   }

@@ -1,7 +1,7 @@
 // The operators of registration.cpp as the dispatcher calls them: checks, the device's guard,
 // results, and what there is to say about images without elements. A Device supplies
 //
-//   Guard(x), empty_image(x)  and, for images with elements,
+//   check_config(config), Guard(x), empty_image(x)  and, for images with elements,
 //   masked_conv2d, squeeze_excite, reconstruction_loss, reconstruction_loss_backward, sspcab,
 //   which fill results; and for all images, as it knows how gradients are laid out,
 //   masked_conv2d_backward, squeeze_excite_backward, sspcab_backward, which return gradients.
@@ -28,6 +28,7 @@ struct Operators {
                                  allow_tf32,
                                  config};
     arguments.check();
+    Device::check_config(config);
     const typename Device::Guard guard(x);
     const Tensor y = Device::empty_image(x);
     if (x.numel() > 0) Device::masked_conv2d(arguments, y);
@@ -41,6 +42,7 @@ struct Operators {
     const MaskedConv2dBackward arguments{grad_y, x,     y,          weights, dilation,
                                          relu,   needs, allow_tf32, config};
     arguments.check();
+    Device::check_config(config);
     const typename Device::Guard guard(x);
     return Device::masked_conv2d_backward(arguments);
   }
@@ -87,11 +89,11 @@ struct Operators {
 
   // grad_out; grad_x is its negative.
   static Tensor reconstruction_loss_backward(Tensor grad_loss, Tensor out, Tensor x) {
-    const ReconstructionLoss arguments{out, x};
+    const ReconstructionLossBackward arguments{grad_loss, {out, x}};
     arguments.check();
     const typename Device::Guard guard(x);
     const Tensor grad_out = Device::empty_image(x);
-    if (x.numel() > 0) Device::reconstruction_loss_backward(grad_loss, arguments, grad_out);
+    if (x.numel() > 0) Device::reconstruction_loss_backward(grad_loss, arguments.images, grad_out);
     return grad_out;
   }
 
@@ -150,6 +152,7 @@ struct Operators {
                                    weights,  fc1_weight, fc2_weight, dilation, relu,
                                    needs,    allow_tf32, config};
     arguments.check();
+    Device::check_config(config);
     const typename Device::Guard guard(x);
     return Device::sspcab_backward(arguments);
   }
@@ -157,6 +160,7 @@ struct Operators {
  private:
   static SspcabResults forward(const Sspcab& arguments, bool keeps) {
     arguments.check();
+    Device::check_config(arguments.convolution.config);
     const Tensor& x = arguments.x();
     const typename Device::Guard guard(x);
     SspcabResults results;

@@ -7,6 +7,7 @@
 namespace sspcab::cuda {
 
 struct Cuda {
+  static void check_config(int64_t config);
   struct Guard : DeviceGuard {
     explicit Guard(const Tensor& x) : DeviceGuard(x.get_device_index()) {}
   };
