@@ -11,6 +11,11 @@
 #include <optional>
 #include <vector>
 
+// torch 2.13's, which adds the error of the call to the message; goes with support for 2.12.
+#if !defined(STABLE_TORCH_ERROR_CODE_CHECK)
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 namespace sspcab {
 
 using torch::headeronly::ScalarType;

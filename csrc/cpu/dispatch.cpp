@@ -1,4 +1,8 @@
 // Chooses the instruction set at run time, so that one binary runs on every processor.
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 
@@ -25,13 +29,21 @@ namespace {
 
 enum class Capability { baseline, avx2, avx512 };
 
+#if defined(__x86_64__)
+// __builtin_cpu_supports("f16c"), which clang 14 doesn't know.
+bool supports_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 // SSPCAB_CPU_CAPABILITY=avx2 or baseline asks for less than the processor has.
 Capability detect() {
 #if defined(__x86_64__)
   const char* variable = std::getenv("SSPCAB_CPU_CAPABILITY");
   const std::string wanted = variable ? variable : "avx512";
   if (wanted == "baseline" || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-      !__builtin_cpu_supports("f16c")) {
+      !supports_f16c()) {
     return Capability::baseline;
   }
   if (wanted == "avx2" || !__builtin_cpu_supports("avx512f") ||

@@ -50,7 +50,6 @@ void Cpu::squeeze_excite(const SqueezeExcite& a, const Tensor& out, const Excite
 
 std::vector<Tensor> Cpu::squeeze_excite_backward(const SqueezeExciteBackward& a) {
   const Tensor& x = a.x;
-  const auto& [mean, hidden, gate] = a.excited;
   const int64_t samples = x.size(0), hidden_size = a.fc1_weight.size(0);
   return with_element_type(x, [&](auto element) {
     using D = decltype(element);
@@ -58,7 +57,8 @@ std::vector<Tensor> Cpu::squeeze_excite_backward(const SqueezeExciteBackward& a)
     const Kernels<D>& k = kernels<D>();
     const Sample s = sample_of(x);
     const Tensor g = dense(a.grad_out, s.channels_last), input = dense(x, s.channels_last);
-    const Tensor hidden_saved = dense(hidden, false), gate_saved = dense(gate, false);
+    const Tensor hidden_saved = dense(a.excited.hidden, false),
+                 gate_saved = dense(a.excited.gate, false);
     const Tensor grad_x = a.needs[0] ? empty_image(x) : empty(x, {0}, x.scalar_type());
     ParameterGradient<T> grad_fc1_weight(a.fc1_weight, a.needs[1]),
         grad_fc1_bias(a.fc1_weight, {hidden_size}, a.needs[2]),
@@ -91,8 +91,8 @@ std::vector<Tensor> Cpu::squeeze_excite_backward(const SqueezeExciteBackward& a)
         });
       }
     }
-    dense_parameter_gradients<D>(grad_hidden_input.get(), data<T>(dense(mean, false)), used,
-                                 hidden_size, s.channels, grad_fc1_weight, grad_fc1_bias);
+    dense_parameter_gradients<D>(grad_hidden_input.get(), data<T>(dense(a.excited.mean, false)),
+                                 used, hidden_size, s.channels, grad_fc1_weight, grad_fc1_bias);
     dense_parameter_gradients<D>(grad_gate_input.get(), data<T>(hidden_saved), used, s.channels,
                                  hidden_size, grad_fc2_weight, grad_fc2_bias);
     return std::vector<Tensor>{grad_x, grad_fc1_weight.finish(), grad_fc1_bias.finish(),

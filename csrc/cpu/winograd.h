@@ -37,8 +37,7 @@ struct Tiles {
 class Winograd {
  public:
   Winograd(const Sample& s, SubKernels sub_kernels)
-      : sample_(s),
-        sub_kernels_(sub_kernels),
+      : sub_kernels_(sub_kernels),
         rows_{s.height, sub_kernels.apart()},
         columns_{s.width, sub_kernels.apart()},
         blocks_of_part_(
@@ -106,7 +105,6 @@ class Winograd {
     return {{0, 1}, {0, divide_up(divide_up(columns, apart()), parts) * apart()}};
   }
 
-  Sample sample_;
   SubKernels sub_kernels_;
   Pairs rows_, columns_;
   int64_t blocks_of_part_, parts_;

@@ -93,7 +93,7 @@ bool finish_channels_last(const Products<D, Vectors>& products, int64_t r, Last 
   const int64_t apart = products.winograd.apart(), row = products.winograd.rows().first(r);
   const int64_t rows = row + apart < s.height ? 2 : 1;
   const int64_t ahead = 8 * apart * channels;  // four steps to the right
-  double row_totals[products.kSize] = {};
+  double row_totals[Products<D, Vectors>::kSize] = {};
   Vector<T> total[Vectors] = {}, p[Vectors] = {};
   if (parameter) {
     for_each_vector_of<Vectors>(
@@ -132,7 +132,7 @@ bool finish_channels_first(const Products<D, Vectors>& products, int64_t r,
                            const Compute<D>* parameter, D* result, double* totals,
                            const Finish& finish) {
   using T = Compute<D>;
-  constexpr int64_t size = products.kSize;
+  constexpr int64_t size = Products<D, Vectors>::kSize;
   const Sample& s = products.conv.sample;
   const int64_t apart = products.winograd.apart();
   const int64_t row_size = products.winograd.row_outputs(products.tiles) * size;

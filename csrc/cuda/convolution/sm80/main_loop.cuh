@@ -35,14 +35,13 @@ __device__ __forceinline__ void go_round(const Body& body) {
 }
 
 // `bytes` times a stage, as a constant where it is one, and the rest.
-template <class Stage, int bytes>
+template <class Stage, int bytes, bool constant = cute::is_static<Stage>::value>
 struct StageOffset {
   static constexpr int kConstant = 0;
   static __device__ int rest(int stage) { return stage * bytes; }
 };
 template <class Stage, int bytes>
-  requires cute::is_static<Stage>::value
-struct StageOffset<Stage, bytes> {
+struct StageOffset<Stage, bytes, true> {
   static constexpr int kConstant = Stage::value * bytes;
   static __device__ int rest(int) { return 0; }
 };
