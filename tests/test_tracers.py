@@ -94,6 +94,17 @@ def test_fx_of_the_parts(make: Callable[[], nn.Module]) -> None:
     torch.testing.assert_close(torch.fx.symbolic_trace(part)(x), part(x))
 
 
+@pytest.mark.parametrize("variant", ["paper", "tensorflow"])
+def test_fx_of_the_block_itself(variant: Variant) -> None:
+    """return_loss stays an argument of what is traced."""
+    block, x = sspcab_cuda.SSPCAB(8, 2, variant=variant), torch.randn(2, 8, 9, 10)
+    traced = torch.fx.symbolic_trace(block)
+    torch.testing.assert_close(traced(x), block(x))
+    torch.testing.assert_close(traced(x, return_loss=True), block(x, return_loss=True))
+    without = torch.fx.symbolic_trace(block, concrete_args={"return_loss": False})
+    torch.testing.assert_close(without(x), block(x))
+
+
 def test_fx_of_a_block_that_is_called() -> None:
     model, x = host(), image()
     model[1].conv1.register_forward_hook(lambda module, inputs, output: 2 * output)
