@@ -311,6 +311,9 @@ def _register_without_derivative(operator: Any) -> None:
         # To run it is fine: the error waits for a backward.
         return pytree.tree_map(lambda t: raises(t.detach().requires_grad_()), results)
 
+    _library.impl(operator.name().split("::")[1], implementation, "Autograd")
+
+
 _library.impl("sspcab_inference", _inference_with_graph, "Autograd")
 for _operator in FORMULAS:
     for _key in ("FuncTorchBatched", "Batched"):  # torch.vmap, and is_grads_batched=True

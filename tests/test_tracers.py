@@ -166,3 +166,31 @@ def test_differentiated_after_it_was_captured(
     block(leaves[1]).square().sum().backward()
     assert leaves[0].grad is not None
     torch.testing.assert_close(leaves[0].grad, leaves[1].grad)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sspcab_cuda.SSPCAB(8),
+        lambda: sspcab_cuda.MaskedConv2d(8, 2),
+        lambda: sspcab_cuda.SELayer(8),
+    ],
+)
+def test_a_captured_backward_pass(make: Callable[[], nn.Module]) -> None:
+    """It runs, in grad mode too, and raises where it is differentiated."""
+    block, x = make(), torch.randn(2, 8, 5, 6)
+
+    def gradients(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, ...]:
+        out = torch.func.functional_call(block, dict(zip(names, weights, strict=True)), (x,))
+        return torch.autograd.grad(out.square().sum(), [x, *weights])
+
+    names, weights = zip(*block.named_parameters(), strict=True)
+    x.requires_grad_()
+    captured = make_fx(gradients)(x, list(weights))
+    assert any(str(node.target).startswith("sspcab") for node in captured.graph.nodes)
+    results = captured(x, list(weights))
+    torch.testing.assert_close(
+        [r.detach() for r in results], list(gradients(x, list(weights))), rtol=1e-5, atol=1e-6
+    )
+    with pytest.raises(RuntimeError, match="has no derivative; got an argument that is different"):
+        sum(result.sum() for result in results).backward()
