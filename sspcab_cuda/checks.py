@@ -69,7 +69,8 @@ def integer_at_least(name: str, value: SupportsIndex, least: int) -> int:
 
 
 def check_flag(name: str, value: bool) -> None:
-    if not isinstance(value, bool):
+    """True or False, or what torch.fx.symbolic_trace has in the place of an argument."""
+    if not isinstance(value, (bool, torch.fx.Proxy)):
         raise TypeError(f"sspcab: {name} must be True or False; got {type(value).__name__}")
 
 

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from . import ops, reference
+from . import _extension, reference
+
+assert _extension  # loading the compiled module is what registers the operators
 
 
 def decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
@@ -24,12 +26,13 @@ def decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
         >>> program = program.run_decompositions(sspcab_cuda.decompositions())
         >>> torch.onnx.export(program, f="model.onnx")  # doctest: +SKIP
     """
+    ops = torch.ops.sspcab
     return {
-        ops.masked_conv2d: _masked_conv2d,
-        ops.squeeze_excite: _squeeze_excite,
-        ops.reconstruction_loss: reference.reconstruction_loss,
-        ops.sspcab: _sspcab,
-        ops.sspcab_inference: lambda *arguments: _sspcab(*arguments)[:2],
+        ops.masked_conv2d.default: _masked_conv2d,
+        ops.squeeze_excite.default: _squeeze_excite,
+        ops.reconstruction_loss.default: reference.reconstruction_loss,
+        ops.sspcab.default: _sspcab,
+        ops.sspcab_inference.default: lambda *arguments: _sspcab(*arguments)[:2],
     }
 
 

@@ -35,17 +35,18 @@ from .reference import Variant
 
 
 def _is_for_reference() -> bool:
-    """Whether a function transform, forward-mode differentiation, a trace of TorchScript or an ONNX
-    export is under way.
-
-    Custom operators don't take part in the first two, where jvp would silently be 0; the files that
-    the others write are loaded where this package isn't.
-    """
+    """Whether a trace of TorchScript or an ONNX export is under way, whose files are loaded where
+    this package isn't; or a compiler meets forward-mode differentiation."""
     if torch.compiler.is_compiling():  # and where torch.export traces for ONNX
-        return torch.onnx.is_in_onnx_export()
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return True
+        return torch.onnx.is_in_onnx_export() or _is_in_dual_level()
     return torch.jit.is_tracing()
+
+
+@torch.compiler.assume_constant_result
+def _is_in_dual_level() -> bool:
+    """As in the region that a compiler traces: what runs its graph may enter a level without
+    Python's knowledge."""
+    return forward_ad._current_level >= 0
 
 
 @torch.compiler.assume_constant_result

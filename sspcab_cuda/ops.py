@@ -1,18 +1,20 @@
 """What PyTorch knows about the compiled operators: autograd and autocast (and :mod:`.fakes`).
 
-The only file that says what autograd saves. Second derivatives are taken through
-:mod:`sspcab_cuda.reference`. Schemas and argument shapes: ``csrc/registration.cpp``.
+The only file that says what autograd saves. Second derivatives and transforms are taken through
+:mod:`.transforms`. Schemas and argument shapes: ``csrc/registration.cpp``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from . import fakes, reference
+from . import fakes
+from .transforms import FORMULAS, batch_by_batch, has_tangent, is_batch, is_transformed
 
 assert fakes  # importing it loads the compiled module, which registers the operators
 
@@ -30,7 +32,15 @@ sspcab_backward = torch.ops.sspcab.sspcab_backward.default
 
 
 # Autograd. A backward that runs in grad mode is being differentiated itself (create_graph=True):
-# then it is computed by the reference, from the same saved tensors.
+# then it is computed by the formulas too, from the same saved tensors.
+
+
+def _goes_by_formula(*grad_outputs: Tensor | None) -> bool:
+    """Whether a backward is differentiated, transformed or given a batch of gradients."""
+    if torch.is_grad_enabled():
+        return True
+    grads = [grad for grad in grad_outputs if grad is not None]
+    return is_transformed(grads) or any(map(is_batch, grads))
 
 
 def _differentiable(
@@ -39,13 +49,14 @@ def _differentiable(
     needs: Sequence[bool],
     grad_outputs: Sequence[Tensor | None],
 ) -> Gradients:
-    """Gradients of function(*inputs) that can be differentiated again."""
-    outputs = function(*inputs)
+    """Gradients of function(*inputs), for its first results, by PyTorch's own operators."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        outputs = function(*inputs)
+    results = (outputs,) if isinstance(outputs, Tensor) else outputs
     pairs = [
         (output, grad)
-        for output, grad in zip(
-            (outputs,) if isinstance(outputs, Tensor) else outputs, grad_outputs, strict=True
-        )
+        for output, grad in zip(results, grad_outputs, strict=False)
         if grad is not None
     ]
     wanted = [i for i, needed in zip(inputs, needs, strict=True) if needed]
@@ -54,25 +65,23 @@ def _differentiable(
             [output for output, _ in pairs],
             wanted,
             [grad for _, grad in pairs],
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
     )
     return tuple(next(gradients) if needed else None for needed in needs)
 
 
-def _like(x: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Parameters in the dtype of x: the reference has no mixed arithmetic."""
-    return [p.to(x.dtype) for p in parameters]
-
-
 def _only(needs: Sequence[bool], gradients: Sequence[Tensor]) -> Gradients:
     return tuple(g if needed else None for needed, g in zip(needs, gradients, strict=True))
 
 
-def _spread_bias(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """x, four weights, bias, rest → x, four weights, four biases, rest: all biases share one."""
-    return [*gradients[:5], *[gradients[5]] * 4, *gradients[6:]]
+def _spread_bias(needs: Sequence[bool], gradients: Sequence[Tensor]) -> list[Tensor]:
+    """x, four weights, bias, rest → x, four weights, four biases, rest. What is done to one
+    gradient in place may not reach another."""
+    bias = gradients[5]
+    copies = [bias.clone() for _ in range(3)] if any(needs[5:9]) else [bias] * 3
+    return [*gradients[:5], bias, *copies, *gradients[6:]]
 
 
 def _gather_bias(needs: Sequence[bool]) -> list[bool]:
@@ -110,18 +119,21 @@ def _masked_conv2d_gradients(ctx: Any, grad_y: Tensor) -> Gradients:
     *inputs, y = ctx.saved_tensors
     needs, options = ctx.needs_input_grad[:9], (None,) * len(ctx.needs_input_grad[9:])
     x, weights = inputs[0], inputs[1:5]
-    if torch.is_grad_enabled():
-
-        def function(x: Tensor, *parameters: Tensor) -> Tensor:
-            wide = _like(x, parameters)
-            activation: Literal["relu", "none"] = "relu" if ctx.relu else "none"
-            return reference.masked_conv2d(x, wide[:4], wide[4:], ctx.dilation, activation)
-
-        return *_differentiable(function, inputs, needs, (grad_y,)), *options
-    gradients = masked_conv2d_backward(
-        grad_y, x, y, weights, ctx.dilation, ctx.relu, _gather_bias(needs), *ctx.kernels
+    if _goes_by_formula(grad_y):
+        formula = _formula(masked_conv2d, ctx.dilation, ctx.relu)
+        return *_differentiable(formula, inputs, needs, (grad_y,)), *options
+    gradients = _below_autograd(
+        masked_conv2d_backward,
+        grad_y,
+        x,
+        y,
+        weights,
+        ctx.dilation,
+        ctx.relu,
+        _gather_bias(needs),
+        *ctx.kernels,
     )
-    grad_x, *others = _only(needs, _spread_bias(gradients))
+    grad_x, *others = _only(needs, _spread_bias(needs, gradients))
     return grad_x, *_laid_out_as(inputs[1:], others), *options
 
 
@@ -136,16 +148,20 @@ def _squeeze_excite_gradients(ctx: Any, grad_out: Tensor | None, *_: None) -> Gr
         return (None,) * 5
     x, fc1_weight, fc1_bias, fc2_weight, fc2_bias, mean, hidden, gate = ctx.saved_tensors
     needs = ctx.needs_input_grad
-    if torch.is_grad_enabled():
-        return _differentiable(
-            lambda x, *parameters: reference.squeeze_excite(x, *_like(x, parameters)),
-            (x, fc1_weight, fc1_bias, fc2_weight, fc2_bias),
-            needs,
-            (grad_out,),
-        )
     parameters = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    gradients = squeeze_excite_backward(
-        grad_out, x, mean, hidden, gate, fc1_weight, fc2_weight, list(needs)
+    if _goes_by_formula(grad_out):
+        formula = FORMULAS[squeeze_excite]
+        return _differentiable(formula, (x, *parameters), needs, (grad_out,))
+    gradients = _below_autograd(
+        squeeze_excite_backward,
+        grad_out,
+        x,
+        mean,
+        hidden,
+        gate,
+        fc1_weight,
+        fc2_weight,
+        list(needs),
     )
     grad_x, *others = _only(needs, gradients)
     return grad_x, *_laid_out_as(parameters, others)
@@ -157,11 +173,10 @@ def _save_reconstruction_loss(ctx: Any, inputs: tuple[Tensor, ...], output: Tens
 
 def _reconstruction_loss_gradients(ctx: Any, grad_loss: Tensor) -> Gradients:
     needs = ctx.needs_input_grad
-    if torch.is_grad_enabled():
-        return _differentiable(
-            reference.reconstruction_loss, ctx.saved_tensors, needs, (grad_loss,)
-        )
-    grad_out = reconstruction_loss_backward(grad_loss, *ctx.saved_tensors)
+    if _goes_by_formula(grad_loss):
+        formula = FORMULAS[reconstruction_loss]
+        return _differentiable(formula, ctx.saved_tensors, needs, (grad_loss,))
+    grad_out = _below_autograd(reconstruction_loss_backward, grad_loss, *ctx.saved_tensors)
     return grad_out if needs[0] else None, -grad_out if needs[1] else None
 
 
@@ -180,26 +195,11 @@ def _sspcab_gradients(
     *inputs, y, mean, hidden, gate = ctx.saved_tensors
     needs, options = ctx.needs_input_grad[:13], (None,) * len(ctx.needs_input_grad[13:])
     x, weights = inputs[0], inputs[1:5]
-    if torch.is_grad_enabled():
-
-        def function(x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-            wide = _like(x, parameters)
-            fc1_weight, fc1_bias, fc2_weight, fc2_bias = wide[8:]
-            return reference.sspcab(
-                x,
-                wide[:4],
-                wide[4:8],
-                fc1_weight,
-                fc1_bias,
-                fc2_weight,
-                fc2_bias,
-                ctx.dilation,
-                return_loss=True,
-                variant="paper" if ctx.relu else "anomalib",
-            )
-
-        return *_differentiable(function, inputs, needs, (grad_out, grad_loss)), *options
-    gradients = sspcab_backward(
+    if _goes_by_formula(grad_out, grad_loss):
+        formula = _formula(sspcab, ctx.dilation, ctx.relu, True)
+        return *_differentiable(formula, inputs, needs, (grad_out, grad_loss)), *options
+    gradients = _below_autograd(
+        sspcab_backward,
         grad_out,
         grad_loss,
         x,
@@ -215,8 +215,20 @@ def _sspcab_gradients(
         _gather_bias(needs),
         *ctx.kernels,
     )
-    grad_x, *others = _only(needs, _spread_bias(gradients))
+    grad_x, *others = _only(needs, _spread_bias(needs, gradients))
     return grad_x, *_laid_out_as(inputs[1:], others), *options
+
+
+def _formula(operator: Any, *options: Any) -> Callable[..., Any]:
+    return lambda *tensors: FORMULAS[operator](*tensors, *options)
+
+
+def _below_autograd(operator: Any, *arguments: Any) -> Any:
+    """Where it is known that nothing is differentiated: 4 µs faster."""
+    if torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any) -> None:
@@ -235,7 +247,11 @@ def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any)
         {"forward": staticmethod(forward), "backward": staticmethod(gradients)},
     )
 
+    formula = FORMULAS[operator]
+
     def implementation(*arguments: Any) -> Any:
+        if is_transformed(arguments):
+            return formula(*arguments)
         if _differentiated(arguments):
             return function.apply(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
@@ -260,35 +276,48 @@ def _differentiated(arguments: Sequence[Any]) -> bool:
 
 
 def infer(*arguments: Any) -> tuple[Tensor, ...]:
-    """sspcab_inference where it is known that nothing is differentiated: 4 µs faster."""
-    if torch.compiler.is_compiling():
+    """sspcab_inference where it is known that nothing requires a gradient."""
+    if torch.compiler.is_compiling() or is_transformed(arguments):
         return sspcab_inference(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return sspcab_inference(*arguments)
 
 
 def _inference_with_graph(*arguments: Any) -> tuple[Tensor, ...]:
-    if _differentiated(arguments):
+    if is_transformed(arguments) or _differentiated(arguments):
         return sspcab(*arguments)[:2]
     with torch._C._AutoDispatchBelowAutograd():
         return sspcab_inference(*arguments)
 
 
 def _register_without_derivative(operator: Any) -> None:
+    message = (
+        f"sspcab: {operator.name()} has no derivative; got an argument that is differentiated, as "
+        "where a captured backward pass is. Please take second derivatives of the block itself, "
+        "with create_graph=True"
+    )
+
+    raises = torch._C._functions.DelayedError(message.encode(), 1)
+
     def implementation(*arguments: Any) -> Any:
-        if _differentiated(arguments):
-            raise RuntimeError(
-                f"sspcab: {operator.name()} has no derivative; got an argument that requires a "
-                "gradient, as where a captured backward pass is differentiated. Please take second "
-                "derivatives of the block itself, with create_graph=True"
-            )
+        differentiated = _differentiated(arguments)
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        if is_transformed(tensors) and (differentiated or has_tangent(arguments)):
+            raise RuntimeError(message)
         with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments)
+            results = operator(*arguments)
+        if not differentiated:
+            return results
+        # To run it is fine: the error waits for a backward.
+        return pytree.tree_map(lambda t: raises(t.detach().requires_grad_()), results)
 
     _library.impl(operator.name().split("::")[1], implementation, "Autograd")
 
 
 _library.impl("sspcab_inference", _inference_with_graph, "Autograd")
+for _operator in FORMULAS:
+    for _key in ("FuncTorchBatched", "Batched"):  # torch.vmap, and is_grads_batched=True
+        _library.impl(_operator.name().split("::")[1], FORMULAS[_operator], _key)
 for _operator in (
     masked_conv2d_backward,
     squeeze_excite_backward,
@@ -296,20 +325,20 @@ for _operator in (
     sspcab_backward,
 ):
     _register_without_derivative(_operator)
+    torch.library.register_vmap(_operator, batch_by_batch(_operator), lib=_library)
 
 
-# Autocast: x goes to the region's dtype; float32 parameters stay as they are, because the kernels
-# take them beside half-precision images. The loss alone is computed in float32, as by mse_loss.
+# Autocast: x goes to the region's dtype; parameters that are all float32 stay as they are, because
+# the kernels take them beside half-precision images, and others follow x. The loss alone is
+# computed in float32, as by mse_loss.
 
 
 def _cast_image(dtype: torch.dtype, x: Tensor, *arguments: Any) -> tuple[Any, ...]:
-    def cast(parameter: Any) -> Any:
-        mixed = isinstance(parameter, Tensor) and parameter.dtype not in (x.dtype, torch.float32)
-        return parameter.to(x.dtype) if mixed else parameter
-
     if x.dtype != torch.float64:
         x = x.to(dtype)
-    return x, *map(cast, arguments)
+    if {a.dtype for a in arguments if isinstance(a, Tensor)} == {torch.float32}:
+        return x, *arguments
+    return x, *(a.to(x.dtype) if isinstance(a, Tensor) else a for a in arguments)
 
 
 def _cast_loss(dtype: torch.dtype, *images: Tensor) -> tuple[Tensor, ...]:

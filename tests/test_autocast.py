@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -71,6 +72,35 @@ def test_half_model_in_a_region(dtype: torch.dtype, region: torch.dtype, device:
     assert out.dtype == region and loss.dtype == torch.float32
     (out.sum().float() + loss).backward()
     assert all(p.grad is not None and p.grad.dtype == dtype for p in model.parameters())
+
+
+@pytest.mark.parametrize("image_dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("region", HALVES, ids=str)
+def test_parameters_of_two_dtypes(
+    region: torch.dtype, image_dtype: torch.dtype, device: str
+) -> None:
+    """As in a half-precision model whose gate somebody keeps in float32; all follow the image."""
+    model = sspcab_cuda.SSPCAB(16).to(device, torch.bfloat16)
+    model.se.float()
+    expected = copy.deepcopy(model).to(region)
+    x = torch.randn(2, 16, 6, 6, device=device, dtype=image_dtype)
+    with torch.autocast(device, dtype=region):
+        out, loss = model(x, return_loss=True)
+    (out.sum().float() + loss).backward()
+    truth = expected(x.to(region), return_loss=True)
+    (truth[0].sum().float() + truth[1]).backward()
+    assert_equal(out.detach(), truth[0].detach())
+    assert_equal(loss.detach(), truth[1].detach())
+    for p, q in zip(model.parameters(), expected.parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None and p.grad.dtype == p.dtype
+        assert_equal(p.grad, q.grad.to(p.dtype))
+    with torch.autocast(device, dtype=region), torch.no_grad():
+        assert_equal(model(x), truth[0].detach())
+        y = functional.masked_conv2d(
+            x, [c.weight for c in model.children() if isinstance(c, torch.nn.Conv2d)],
+            [torch.zeros(16, device=device)] * 4,
+        )  # fmt: skip
+        assert y.dtype == region
 
 
 def test_float64_stays(device: str) -> None:

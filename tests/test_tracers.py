@@ -94,6 +94,17 @@ def test_fx_of_the_parts(make: Callable[[], nn.Module]) -> None:
     torch.testing.assert_close(torch.fx.symbolic_trace(part)(x), part(x))
 
 
+@pytest.mark.parametrize("variant", ["paper", "tensorflow"])
+def test_fx_of_the_block_itself(variant: Variant) -> None:
+    """return_loss stays an argument of what is traced."""
+    block, x = sspcab_cuda.SSPCAB(8, 2, variant=variant), torch.randn(2, 8, 9, 10)
+    traced = torch.fx.symbolic_trace(block)
+    torch.testing.assert_close(traced(x), block(x))
+    torch.testing.assert_close(traced(x, return_loss=True), block(x, return_loss=True))
+    without = torch.fx.symbolic_trace(block, concrete_args={"return_loss": False})
+    torch.testing.assert_close(without(x), block(x))
+
+
 def test_fx_of_a_block_that_is_called() -> None:
     model, x = host(), image()
     model[1].conv1.register_forward_hook(lambda module, inputs, output: 2 * output)
@@ -155,3 +166,31 @@ def test_differentiated_after_it_was_captured(
     block(leaves[1]).square().sum().backward()
     assert leaves[0].grad is not None
     torch.testing.assert_close(leaves[0].grad, leaves[1].grad)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sspcab_cuda.SSPCAB(8),
+        lambda: sspcab_cuda.MaskedConv2d(8, 2),
+        lambda: sspcab_cuda.SELayer(8),
+    ],
+)
+def test_a_captured_backward_pass(make: Callable[[], nn.Module]) -> None:
+    """It runs, in grad mode too, and raises where it is differentiated."""
+    block, x = make(), torch.randn(2, 8, 5, 6)
+
+    def gradients(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, ...]:
+        out = torch.func.functional_call(block, dict(zip(names, weights, strict=True)), (x,))
+        return torch.autograd.grad(out.square().sum(), [x, *weights])
+
+    names, weights = zip(*block.named_parameters(), strict=True)
+    x.requires_grad_()
+    captured = make_fx(gradients)(x, list(weights))
+    assert any(str(node.target).startswith("sspcab") for node in captured.graph.nodes)
+    results = captured(x, list(weights))
+    torch.testing.assert_close(
+        [r.detach() for r in results], list(gradients(x, list(weights))), rtol=1e-5, atol=1e-6
+    )
+    with pytest.raises(RuntimeError, match="has no derivative; got an argument that is different"):
+        sum(result.sum() for result in results).backward()

@@ -1,15 +1,17 @@
-"""torch.func transforms and forward-mode differentiation, which the reference computes."""
+"""torch.func transforms and forward-mode differentiation, which PyTorch's own operators compute:
+called, and in graphs that were captured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
+from torch.func import functional_call, grad, hessian, jacrev, jvp, vjp, vmap
 
 import sspcab_cuda
 from sspcab_cuda import functional, reference
@@ -148,3 +150,133 @@ def test_float32_parameters_beside_half_images(dtype: torch.dtype, device: str) 
         assert result.dtype == tangent.dtype == expected.dtype
         assert tangent.any()
         torch.testing.assert_close(result, expected, rtol=5e-2, atol=2e-2)
+
+
+# What a graph may hold, for either library.
+MODELS: dict[str, Callable[[ModuleType], torch.nn.Module]] = {
+    "paper": lambda library: library.SSPCAB(4, reduction_ratio=2),
+    "anomalib": lambda library: library.SSPCAB(4, 2, reduction_ratio=2, variant="anomalib"),
+    "tensorflow": lambda library: library.SSPCAB(4, reduction_ratio=2, variant="tensorflow"),
+    "loss": lambda library: Loss(library.SSPCAB(4, reduction_ratio=2)),
+    "masked_conv2d": lambda library: library.MaskedConv2d(4),
+    "squeeze_excite": lambda library: library.SELayer(4, 2),
+    "reconstruction_loss": lambda library: Compared(library),
+}
+
+
+class Loss(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss: Tensor = self.inner(x, return_loss=True)[1]
+        return loss
+
+
+class Compared(torch.nn.Module):
+    def __init__(self, library: ModuleType) -> None:
+        super().__init__()
+        self.compare = (functional if library is sspcab_cuda else reference).reconstruction_loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss: Tensor = self.compare(x.sin(), x)
+        return loss
+
+
+def forward_level(f: Scalar, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(x, x.cos()))).tangent
+    return torch.zeros_like(x) if tangent is None else tangent
+
+
+def forward_over_reverse(f: Scalar, x: Tensor) -> Tensor:
+    tangent: Tensor = jvp(grad(lambda x: f(x).square().sum()), (x,), (x.cos(),))[1]
+    return tangent
+
+
+TRANSFORMS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "jvp": lambda f, x: jvp(f, (x,), (x.cos(),))[1],
+    "dual_level": forward_level,
+    "grad": lambda f, x: grad(lambda x: f(x).square().sum())(x),
+    "jacrev": lambda f, x: jacrev(f)(x),
+    "vjp": lambda f, x: vjp(f, x)[1](torch.ones_like(f(x)))[0],
+    "forward over reverse": forward_over_reverse,
+    "vmap": lambda f, x: vmap(grad(lambda x: f(x).square().sum()))(torch.stack([x, 2 * x])),
+}
+
+
+def compiled(function: Callable[..., Tensor], backend: str = "aot_eager") -> Callable[..., Tensor]:
+    return torch.compile(function, fullgraph=True, backend=backend)
+
+
+def exported(model: torch.nn.Module, x: Tensor) -> torch.nn.Module:
+    return torch.export.export(model, (x,)).module()
+
+
+# Of a model and a transform, its result for x.
+CAPTURES: dict[str, Callable[[Any, Any, Tensor], Tensor]] = {
+    "transformed within": lambda m, transform, x: compiled(lambda x: transform(m, x))(x),
+    "graph alone": lambda m, transform, x: compiled(lambda x: transform(m, x), "eager")(x),
+    "compiled": lambda m, transform, x: transform(torch.compile(m, backend="aot_eager"), x),
+    "exported": lambda m, transform, x: transform(exported(m, x), x),
+    "exported, compiled within": lambda m, transform, x: CAPTURES["transformed within"](
+        exported(m, x), transform, x
+    ),
+}
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("with_parameters", [False, True])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("capture", CAPTURES)
+@pytest.mark.parametrize("model", MODELS)
+def test_captured_graphs(
+    model: str, capture: str, transform: str, with_parameters: bool, device: str
+) -> None:
+    """Of models that are trained, and of frozen ones: never 0 without a word."""
+    if model != "paper" and (with_parameters or transform not in ("jvp", "dual_level", "grad")):
+        pytest.skip("one model goes through all")
+    if transform == "vmap" and capture != "exported":
+        pytest.skip("PyTorch's compiler can't trace it for the reference either")
+    x = torch.randn(2, 4, 5, 4, dtype=torch.float64, device=device)
+    ours, truth = (
+        MODELS[model](library).to(device, torch.float64).requires_grad_(with_parameters)
+        for library in (sspcab_cuda, reference)
+    )
+    truth.load_state_dict(ours.state_dict())
+    expected = TRANSFORMS[transform](truth, x).detach()
+    assert expected.any()
+    result = CAPTURES[capture](ours, TRANSFORMS[transform], x).detach()
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("strategy", ["reverse-mode", "forward-mode"])
+@pytest.mark.parametrize("model", MODELS)
+def test_vectorized_jacobians(model: str, strategy: str, device: str) -> None:
+    x = torch.randn(2, 4, 5, 4, dtype=torch.float64, device=device)
+    ours = MODELS[model](sspcab_cuda).to(device, torch.float64)
+    expected = torch.autograd.functional.jacobian(ours, x)
+    result = torch.autograd.functional.jacobian(ours, x, vectorize=True, strategy=strategy)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_tangents_of_output_gradients(name: str, device: str) -> None:
+    """A backward pass in a level that the forward pass didn't see is linear in what it is given."""
+    ours, _, x = both(name, device)
+    x.requires_grad_()
+    value = ours(x)
+    (expected,) = torch.autograd.grad(value, x, retain_graph=True)
+    with forward_ad.dual_level():
+        one = torch.ones_like(value)
+        dual = forward_ad.make_dual(one, 3 * one)
+        tangent = forward_ad.unpack_dual(torch.autograd.grad(value, x, dual)[0]).tangent
+    torch.testing.assert_close(tangent, 3 * expected, rtol=1e-12, atol=1e-12)
