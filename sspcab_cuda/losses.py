@@ -71,9 +71,9 @@ def _fetching(method: Callable[..., Any]) -> Callable[..., Any]:
     return fetching
 
 
-# All that a list can do. What isn't of its values is left as it is.
-for _name in {*vars(list)} - {*vars(ReconstructionLosses), "__new__", "__getattribute__", "__hash__",
-                              "__class_getitem__", "__sizeof__"}:  # fmt: skip
+# All that a list can do with its values.
+_OTHERS = {"__new__", "__getattribute__", "__hash__", "__class_getitem__", "__sizeof__"}
+for _name in {*vars(list)} - {*vars(ReconstructionLosses)} - _OTHERS:
     setattr(ReconstructionLosses, _name, _fetching(getattr(list, _name)))
 
 
@@ -220,9 +220,9 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
     collects (a validation pass, a model with a loss of its own) doesn't change what its caller
     gets.
 
-    Contexts may be left in any order, and each asyncio task has those that it or its creator entered.
-    A compiled block can't ask for its task: it goes by the context that the thread entered last. As
-    with every context of Python's, one that a generator is in when it yields is its caller's too.
+    Contexts may be left in any order, and an asyncio task has those that it or its creator entered;
+    a compiled block can't ask for its task, and goes by the context that its thread entered last.
+    As with all of Python's contexts, one that a generator is in when it yields is its caller's too.
 
     Leave the context before ``backward``. What a checkpoint runs again adds nothing all the same,
     but a compiled block can't tell that it runs in a checkpoint.
