@@ -17,6 +17,7 @@ from .reference import Variant
 
 _HALF = (torch.float16, torch.bfloat16)
 _DTYPES = (*_HALF, torch.float32, torch.float64)
+_VARIANTS = get_args(Variant)
 _DEVICES = ("cpu", "cuda", "meta") if build_info()["cuda"] else ("cpu", "meta")
 
 
@@ -37,6 +38,11 @@ def check_image(name: str, x: Tensor) -> None:
         )
 
 
+def has_kernels(x: Tensor) -> bool:
+    """Whether this build has kernels for the device of x, or x stands for any tensor in a trace."""
+    return not isinstance(x, Tensor) or x.device.type in _DEVICES
+
+
 def check_four(name: str, tensors: Sequence[Tensor]) -> None:
     """One tensor for each corner."""
     if len(tensors) != 4:
@@ -51,7 +57,7 @@ def check_activation(activation: str) -> None:
 
 
 def check_variant(variant: str) -> None:
-    if variant not in get_args(Variant):
+    if variant not in _VARIANTS:
         raise ValueError(
             "sspcab: variant must be 'paper', 'anomalib' or 'tensorflow'; got " + repr(variant)
         )

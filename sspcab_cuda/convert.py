@@ -2,10 +2,11 @@
 
 They differ in names, in the order of the corners and in the activation; ``variant`` keeps the
 numbers. PyTorch blocks are recognised by their structure; where they come from isn't imported. A
-converted block takes over the very convolutions and linear layers of the old one: parameters (so
-optimizers stay valid), device, dtype, ``requires_grad``, training mode and the order of
-``parameters()`` stay, and the keys of the ``state_dict`` become those of
-:class:`sspcab_cuda.SSPCAB`. For a block apart from the old one convert ``copy.deepcopy(block)``.
+converted block takes over the very convolutions, linear layers and activations of the old one (also
+another activation in the place of a ReLU): parameters (so optimizers stay valid), device, dtype,
+``requires_grad``, training mode and the order of ``parameters()`` stay, and the keys of the
+``state_dict`` become those of :class:`sspcab_cuda.SSPCAB`. For a block apart from the old one
+convert ``copy.deepcopy(block)``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .equivalence import difference
-from .implementations import ANOMALIB, LAYERS, UPSTREAM, Names
+from .implementations import ACTIVATIONS, ANOMALIB, LAYERS, UPSTREAM, Names
 from .modules import SSPCAB
 
 _Block = TypeVar("_Block", bound=nn.Module)
@@ -54,7 +55,7 @@ def from_upstream(block: nn.Module) -> SSPCAB:
 
     Raises:
         TypeError: ``block`` is no module.
-        ValueError: its structure is another, parts of it have hooks, which wouldn't be called, or
+        ValueError: its structure is another, parts of it have hooks, which aren't tried out, or
             it computes something else, as tried out on copies of it and a small random image.
     """
     return _checked(block, UPSTREAM)
@@ -74,7 +75,7 @@ def from_anomalib(block: nn.Module) -> SSPCAB:
 
     Raises:
         TypeError: ``block`` is no module.
-        ValueError: its structure is another, parts of it have hooks, which wouldn't be called, or
+        ValueError: its structure is another, parts of it have hooks, which aren't tried out, or
             it computes something else, as tried out on copies of it and a small random image.
     """
     return _checked(block, ANOMALIB)
@@ -99,6 +100,8 @@ def to_anomalib(block: SSPCAB) -> nn.Module:
         from anomalib.models.components.layers import SSPCAB as AnomalibSSPCAB
     except ImportError as error:
         raise ImportError("sspcab: to_anomalib needs anomalib: pip install anomalib") from error
+    for path in ("se", *ACTIVATIONS):
+        _check_unhooked(f"block.{path}", block.get_submodule(path), (*_CALL_HOOKS, *_STATE_HOOKS))
     channels, kernel_dim = block.conv1.in_channels, block.conv1.kernel_size[0]
     ratio = _reduction_ratio(channels, block.se.fc1.out_features)
 
@@ -273,24 +276,25 @@ def _convert(block: nn.Module, names: Names, where: str = "block") -> SSPCAB:
         new = SSPCAB(convolution.in_channels, kernel_dim, dilation, ratio, names.variant)
     _check_layers(where, block, names, new)
     _check_parts(where, block, names)
-    return _take_over(block, names.layers, new, LAYERS)
+    kept = [path for path in names.activations if path in dict(block.named_modules())]
+    return _take_over(block, (*names.layers, *kept), new, (*LAYERS, *kept))
 
 
 def _take_over(
-    old: nn.Module, old_layers: Sequence[str], new: _Block, new_layers: Sequence[str]
+    old: nn.Module, old_parts: Sequence[str], new: _Block, new_parts: Sequence[str]
 ) -> _Block:
-    """Gives the layers of one block, its modes and the order of its parameters to another."""
-    for old_path, new_path in zip(old_layers, new_layers, strict=True):
+    """Gives the parts of one block, its modes and the order of its parameters to another."""
+    for old_path, new_path in zip(old_parts, new_parts, strict=True):
         new.set_submodule(new_path, old.get_submodule(old_path))
     children = {
         old_path.split(".")[0]: new_path.split(".")[0]
-        for old_path, new_path in zip(old_layers, new_layers, strict=True)
+        for old_path, new_path in zip(old_parts, new_parts, strict=True)
     }
     for name in old._modules:
         if name in children:  # to the end
             new._modules[children[name]] = new._modules.pop(children[name])
     new.training = old.training
-    gate, new_gate = [*children.items()][-1]
+    gate, new_gate = (parts[5].split(".")[0] for parts in (old_parts, new_parts))
     new.get_submodule(new_gate).training = old.get_submodule(gate).training
     return new
 
@@ -334,20 +338,15 @@ def _check_layers(where: str, block: nn.Module, names: Names, new: SSPCAB) -> No
 
 
 def _check_parts(where: str, block: nn.Module, names: Names) -> None:
-    """Nothing but the layers and activations takes part, and no part is more than its class."""
+    """Nothing but the layers and activations takes part, and no part has hooks."""
     strangers = []
     for path, module in block.named_modules():
-        if ".parametrizations" in path:
+        inner = any(path.startswith(f"{activation}.") for activation in names.activations)
+        if inner or path in names.activations or ".parametrizations" in path:
             continue
         if path in ("", names.gate):
             tensors = [*module._parameters, *module._buffers]
             strangers += [f"{path}.{name}".lstrip(".") for name in tensors]
-        elif path in names.activations:
-            expected = names.activations[path]
-            if type(module) is not expected:
-                raise ValueError(
-                    f"sspcab: {where}.{path} must be {expected.__name__}; got {module}"
-                )
         elif path not in names.layers:
             strangers.append(path)
     if strangers:
@@ -366,6 +365,6 @@ def _check_unhooked(where: str, module: nn.Module, kinds: Sequence[str]) -> None
     found += ["forward"] if "forward" in vars(module) else []
     if found:
         raise ValueError(
-            f"sspcab: {where} won't be called after the conversion, so it must have no such hooks "
-            f"and no forward of its own; got {', '.join(found)}"
+            f"sspcab: {where} must have no such hooks and no forward of its own to be converted; "
+            f"got {', '.join(found)}"
         )

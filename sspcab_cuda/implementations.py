@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from .reference import Variant
 
 # The layers of our block, the convolutions in the order of the corners.
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "se.fc1", "se.fc2")
+ACTIVATIONS = ("relu", "se.relu", "se.sigmoid")
 
 
 class Names(NamedTuple):
@@ -20,7 +20,7 @@ class Names(NamedTuple):
     variant: Variant
     layers: tuple[str, ...]  # in the order of LAYERS
     distance: str  # holds k' + 2d + 1; `pad` holds k' + d
-    activations: Mapping[str, type[nn.Module]]
+    activations: tuple[str, ...]  # those that are modules, under our names
 
     @property
     def gate(self) -> str:
@@ -52,7 +52,7 @@ UPSTREAM = Names(
     variant="paper",
     layers=LAYERS,
     distance="border_input",
-    activations={"relu": nn.ReLU, "se.relu": nn.ReLU, "se.sigmoid": nn.Sigmoid},
+    activations=ACTIVATIONS,
 )
 ANOMALIB = Names(
     variant="anomalib",
@@ -65,5 +65,5 @@ ANOMALIB = Names(
         "attention_module.fc2",
     ),
     distance="crop",
-    activations={},
+    activations=(),
 )

@@ -6,8 +6,10 @@ Only the block's ``forward`` adds to what :func:`active` gives it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ from .checks import check_finite_at_least, check_losses, check_scalar
 class ReconstructionLosses(list[Tensor]):
     """Losses in the order in which the blocks ran; :func:`collect_reconstruction_losses` makes it.
 
-    A list of scalars, float32 or float64, each ``mean((out - x)²)`` of one run of one block.
+    A list of scalars, float32 or float64, each ``mean((out - x)²)`` of one run of one block. What
+    is made of it, such as slices, sums, copies and pickles, are plain lists.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,29 @@ class ReconstructionLosses(list[Tensor]):
     def __repr__(self) -> str:
         return f"ReconstructionLosses({list(self)})"
 
+    def __radd__(self, other: list[Any]) -> list[Any]:
+        return other + list(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+def _fetching(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def fetching(*arguments: Any, **options: Any) -> Any:
+        for argument in arguments:  # self, and what it is compared with or extended by
+            if isinstance(argument, ReconstructionLosses):
+                argument.fetch()
+        return method(*arguments, **options)
+
+    return fetching
+
+
+# All that a list can do with its values.
+_OTHERS = {"__new__", "__getattribute__", "__hash__", "__class_getitem__", "__sizeof__"}
+for _name in {*vars(list)} - {*vars(ReconstructionLosses)} - _OTHERS:
+    setattr(ReconstructionLosses, _name, _fetching(getattr(list, _name)))
+
 
 class Chain:
     """Losses as pairs, the latest first: torch.compile would guard a list's length, and compile a
@@ -73,25 +99,76 @@ class Chain:
 
 
 class _Collector:
-    """A context that was entered: its losses, and where it was entered."""
+    """A context that was entered: its losses, if it takes any, and where it was entered."""
 
-    def __init__(self) -> None:
-        self.losses = ReconstructionLosses()
-        self.chain = self.losses.chain
+    def __init__(self, losses: ReconstructionLosses | None) -> None:
+        self.losses = losses
+        self.chain = None if losses is None else losses.chain
+        self.is_open = True
         compiling = torch.compiler.is_compiling()
         self.backward_pass = -1 if compiling else torch._C._current_graph_task_id()
         self.transform = None if compiling else torch._C._functorch.maybe_current_level()
         self.with_grad = torch.is_grad_enabled()
 
+    def close(self) -> None:
+        """A task that was started inside may know this context long after."""
+        self.is_open = False
+        self.losses = self.chain = None
 
-# Not a ContextVar: torch.compile can't read one. Not an attribute of the class: torch.compile would
-# set no guard on it, and a block compiled before its first context would never collect.
+
+class _Contexts:
+    """Those of a thread that are open. The innermost is what compiled blocks ask for."""
+
+    def __init__(self) -> None:
+        self.open: list[_Collector] = []
+        self.innermost: _Collector | None = None
+
+    def enter(self, collector: _Collector) -> None:
+        self.open.append(collector)
+        self.innermost = collector
+
+    def leave(self, collector: _Collector) -> None:
+        self.open.remove(collector)
+        self.innermost = self.open[-1] if self.open else None
+
+
+# Not an attribute of the class: torch.compile would set no guard on it, and a block compiled before
+# its first context would never collect.
 class _Thread(threading.local):
     def __init__(self) -> None:
-        self.collector: _Collector | None = None
+        self.contexts = _Contexts()
 
 
+# Contexts are left in any order where tasks or generators take turns, so each is taken out from
+# where it lies. Each task has its own, which torch.compile can't ask for: it goes by the thread.
 _thread = _Thread()
+_of_task: ContextVar[tuple[_Collector, ...]] = ContextVar("sspcab_collectors", default=())
+
+
+def _open_in_task() -> tuple[_Collector, ...]:
+    return tuple(collector for collector in _of_task.get() if collector.is_open)
+
+
+@contextlib.contextmanager
+def _innermost(collector: _Collector) -> Iterator[None]:
+    """Blocks that run inside give their losses to collector."""
+    contexts = _thread.contexts
+    if torch.compiler.is_compiling():  # nothing takes turns in a graph
+        outer = contexts.innermost
+        contexts.innermost = collector
+        try:
+            yield
+        finally:
+            contexts.innermost = outer
+        return
+    contexts.enter(collector)
+    _of_task.set((*_open_in_task(), collector))
+    try:
+        yield
+    finally:
+        collector.close()
+        contexts.leave(collector)
+        _of_task.set(_open_in_task())
 
 
 def active() -> ReconstructionLosses | Chain | None:
@@ -101,11 +178,15 @@ def active() -> ReconstructionLosses | Chain | None:
         RuntimeError: the loss would be of no use: it would have no graph, or one that ends with
             the function that ``torch.func`` transforms.
     """
-    collector = _thread.collector
-    if collector is None:
-        return None
     if torch.compiler.is_compiling():
-        return collector.chain
+        innermost = _thread.contexts.innermost
+        return None if innermost is None else innermost.chain
+    if not _of_task.get():
+        return None
+    opened = _open_in_task()
+    collector = opened[-1] if opened else None
+    if collector is None or collector.losses is None:
+        return None
     if torch._C._current_graph_task_id() != collector.backward_pass:
         return None  # a checkpoint runs its region again, or a hook of autograd runs a model
     if torch._C._functorch.maybe_current_level() != collector.transform:
@@ -139,10 +220,15 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
     collects (a validation pass, a model with a loss of its own) doesn't change what its caller
     gets.
 
+    Contexts may be left in any order, and an asyncio task has those that it or its creator entered;
+    a compiled block can't ask for its task, and goes by the context that its thread entered last.
+    As with all of Python's contexts, one that a generator is in when it yields is its caller's too.
+
     Leave the context before ``backward``. What a checkpoint runs again adds nothing all the same,
     but a compiled block can't tell that it runs in a checkpoint.
 
-    Not collected: blocks that run in another thread (the replicas of ``nn.DataParallel``) or
+    Not collected: blocks that run in another thread (the replicas of ``nn.DataParallel``; those of
+    ``asyncio.to_thread``, which takes the task's contexts along, are), or
     without Python (a replayed CUDA graph, an exported program). Under ``torch.compile`` a
     checkpoint inside the compiled region needs
     ``torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True``. A block whose
@@ -165,25 +251,17 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
         >>> loss = sspcab_cuda.total_loss(out.square().mean(), losses, weight=0.1)
         >>> loss.backward()
     """
-    outer = _thread.collector
-    collector = _Collector()
-    _thread.collector = collector
+    losses = ReconstructionLosses()
     try:
-        yield collector.losses
+        with _innermost(_Collector(losses)):
+            yield losses
     finally:
-        _thread.collector = outer
-        collector.losses.fetch()
+        losses.fetch()
 
 
-@contextlib.contextmanager
-def suspended() -> Iterator[None]:
+def suspended() -> contextlib.AbstractContextManager[None]:
     """Blocks that run inside collect nothing."""
-    outer = _thread.collector
-    _thread.collector = None
-    try:
-        yield
-    finally:
-        _thread.collector = outer
+    return _innermost(_Collector(None))
 
 
 def total_loss(task_loss: Tensor, losses: Sequence[Tensor], weight: float = 0.1) -> Tensor:

@@ -112,7 +112,8 @@ def _laid_out_as(
 
 def _save_masked_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.dilation, ctx.relu, *ctx.kernels = inputs[9:]
-    ctx.save_for_backward(*inputs[:9], output)
+    # Without ReLU y isn't read: what comes next may edit it in place.
+    ctx.save_for_backward(*inputs[:9], output if ctx.relu else inputs[0])
 
 
 def _masked_conv2d_gradients(ctx: Any, grad_y: Tensor) -> Gradients:
@@ -241,10 +242,22 @@ def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any)
         save(ctx, arguments, output)
         return output
 
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        try:
+            return gradients(ctx, *grad_outputs)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise RuntimeError(
+                f"sspcab: {operator.name().split('::')[1]} reads x, its parameters and its results "
+                "again in the backward pass, so they must not be edited in place before; where it "
+                "was `h += block(h)`, please write `h = h + block(h)`; got: " + str(error)
+            ) from error
+
     function: Any = type(
         f"{operator.name().split('::')[1]}_function",
         (torch.autograd.Function,),
-        {"forward": staticmethod(forward), "backward": staticmethod(gradients)},
+        {"forward": staticmethod(forward), "backward": staticmethod(backward)},
     )
 
     formula = FORMULAS[operator]

@@ -18,6 +18,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+# Names of sub-modules, and the classes whose computation is fused.
+Kinds = Sequence[tuple[str, type[nn.Module]]]
+
 _RECOMPUTING = (WeightNorm.__call__, SpectralNorm.__call__, BasePruningMethod.__call__)
 _HOOKS = {
     "_forward_pre_hooks": "forward pre-hook",
@@ -29,66 +32,51 @@ _HOOKS = {
 _GEOMETRY = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
 
-def parts(owner: nn.Module, names: Sequence[str]) -> list[Any]:
+def parts(owner: nn.Module, kinds: Kinds) -> list[Any]:
     """Sub-modules of owner, None where there is none."""
-    return [owner._modules.get(name) for name in names]
+    return [owner._modules.get(name) for name, _ in kinds]
 
 
-def is_plain(kind: type[nn.Module], module: Any) -> bool:
-    """Whether module is exactly kind, without hooks or a forward of its own."""
-    if type(module) is not kind:
-        return False
-    state = module.__dict__
-    return not (
-        state["_forward_hooks"]
-        or state["_forward_pre_hooks"]
-        or state["_backward_hooks"]
-        or state["_backward_pre_hooks"]
-        or "forward" in state
-    )
-
-
-def read_plain(
-    kind: type[nn.Module],
-    owner: nn.Module,
-    names: Sequence[str],
-    weights: list[Tensor],
-    biases: list[Tensor],
-) -> bool:
-    """Appends the parameters of sub-modules; False at the first that isn't as it was made.
+def read_plain(owner: nn.Module, kinds: Kinds, weights: list[Tensor], biases: list[Tensor]) -> bool:
+    """Appends the parameters of layers among sub-modules; False at the first that isn't as it was
+    made.
 
     All that ordinary sub-modules pay for, at every call, and a small block has few microseconds:
     as an attribute a sub-module takes ten times as long as in its dictionary.
     """
-    modules, parameter, is_convolution = owner._modules, nn.Parameter, kind is nn.Conv2d
-    for name in names:
-        module = modules.get(name)
-        if type(module) is not kind:
-            return False
-        state = module.__dict__
-        parameters = state["_parameters"]
-        weight, bias = parameters.get("weight"), parameters.get("bias")
-        if (
-            type(weight) is not parameter
-            or type(bias) is not parameter
-            or state["_forward_hooks"]  # as in is_plain, without a call
-            or state["_forward_pre_hooks"]
-            or state["_backward_hooks"]
-            or state["_backward_pre_hooks"]
-            or "forward" in state
-            or (
-                is_convolution
-                and (
+    modules, convolution, linear, parameter = owner._modules, nn.Conv2d, nn.Linear, nn.Parameter
+    try:
+        for name, kind in kinds:
+            module = modules[name]
+            if type(module) is not kind:
+                return False
+            state = module.__dict__
+            if (
+                state["_forward_hooks"]
+                or state["_forward_pre_hooks"]
+                or state["_backward_hooks"]
+                or state["_backward_pre_hooks"]
+                or "forward" in state
+            ):
+                return False
+            if kind is convolution:
+                if (
                     state["stride"] != (1, 1)
                     or state["padding"] != (0, 0)
                     or state["dilation"] != (1, 1)
                     or state["groups"] != 1
-                )
-            )
-        ):
-            return False
-        weights.append(weight)
-        biases.append(bias)
+                ):
+                    return False
+            elif kind is not linear:
+                continue
+            parameters = state["_parameters"]
+            weight, bias = parameters["weight"], parameters["bias"]
+            if type(weight) is not parameter or type(bias) is not parameter:
+                return False
+            weights.append(weight)
+            biases.append(bias)
+    except KeyError:  # one is missing, or a parameter is computed
+        return False
     return True
 
 
@@ -103,24 +91,24 @@ def read(modules: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
     return weights, biases  # type: ignore[return-value]
 
 
-def reason_to_call(
-    kind: type[nn.Module], names: Sequence[str], modules: Sequence[Any]
-) -> str | None:
+def reason_to_call(owner: nn.Module, kinds: Kinds, prefix: str = "") -> str | None:
     """Why sub-modules have to be called: what of the first such one would be lost by reading it.
 
     Args:
-        kind: the class whose computation is fused: ``nn.Conv2d``, ``nn.Linear`` or ``SELayer``.
-        names: of the sub-modules within their owner, for the words.
+        owner: whose sub-modules they are.
+        kinds: which, and the class of each.
+        prefix: of their names, for the words.
 
     Raises:
         RuntimeError: there is nothing in the place of a sub-module.
     """
-    for name, module in zip(names, modules, strict=True):
+    for name, kind in kinds:
+        module = owner._modules.get(name)
         if module is None:
-            raise RuntimeError(f"sspcab: {name} must be a module; got None")
+            raise RuntimeError(f"sspcab: {prefix}{name} must be a module; got None")
         reason = _reason(kind, module)
         if reason is not None:
-            return f"{name} {reason}"
+            return f"{prefix}{name} {reason}"
     return None
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import sspcab_cuda
+from sspcab_cuda import reference
 from sspcab_cuda.convert import from_anomalib, from_tensorflow, from_upstream, to_anomalib
 from sspcab_cuda.reference import Variant
 
@@ -262,10 +263,6 @@ UNFIT: dict[str, tuple[Callable[[upstream.SSPCAB], object], str]] = {
         "block must have no parts but conv1, conv2, conv3, conv4, se.fc1, se.fc2 and activations; "
         "got norm",
     ),
-    "other activation": (
-        lambda b: setattr(b, "relu", nn.LeakyReLU()),
-        "block.relu must be ReLU; got LeakyReLU(negative_slope=0.01)",
-    ),
     "scales of its own": (
         add_scales,
         "and activations; got scale, se.shift",
@@ -275,33 +272,32 @@ UNFIT: dict[str, tuple[Callable[[upstream.SSPCAB], object], str]] = {
             b.conv3.register_forward_hook(lambda *_: None),
             b.conv3.register_full_backward_pre_hook(lambda *_: None),
         ),
-        "block.conv3 won't be called after the conversion, so it must have no such hooks and no "
-        "forward of its own; got forward_hooks, backward_pre_hooks",
+        "block.conv3 must have no such hooks and no "
+        "forward of its own to be converted; got forward_hooks, backward_pre_hooks",
     ),
     "hooks of an activation": (
         lambda b: b.se.sigmoid.register_forward_pre_hook(lambda *_: None),
-        "block.se.sigmoid won't be called after the conversion, so it must have no such hooks and "
-        "no forward of its own; got forward_pre_hooks",
+        "block.se.sigmoid must have no such hooks and "
+        "no forward of its own to be converted; got forward_pre_hooks",
     ),
     "hooks of the gate": (
         lambda b: b.se.register_state_dict_post_hook(lambda *_: None),
-        "block.se won't be called after the conversion, so it must have no such hooks and no "
-        "forward of its own; got state_dict_hooks",
+        "block.se must have no such hooks and no "
+        "forward of its own to be converted; got state_dict_hooks",
     ),
     "weight_norm of old": (
         lambda b: nn.utils.weight_norm(b.conv1),
-        "block.conv1 won't be called after the conversion, so it must have no such hooks and no "
-        "forward of its own; got forward_pre_hooks",
+        "block.conv1 must have no such hooks and no "
+        "forward of its own to be converted; got forward_pre_hooks",
     ),
     "forward of the block": (
         lambda b: setattr(b, "forward", lambda x: x),
-        "block won't be called after the conversion, so it must have no such hooks and no forward "
-        "of its own; got forward",
+        "block must have no such hooks and no forward of its own to be converted; got forward",
     ),
     "forward of a layer": (
         lambda b: setattr(b.conv1, "forward", lambda x: x),
-        "block.conv1 won't be called after the conversion, so it must have no such hooks and no "
-        "forward of its own; got forward",
+        "block.conv1 must have no such hooks and no "
+        "forward of its own to be converted; got forward",
     ),
 }
 
@@ -313,6 +309,37 @@ def test_another_structure(change: Callable[[upstream.SSPCAB], object], message:
     block = edited(change)
     with pytest.raises(ValueError, match=f"^sspcab: .*{re.escape(message)}$"):
         from_upstream(block)
+
+
+@pytest.mark.filterwarnings("ignore:sspcab. relu is a .*, so this SSPCAB calls")
+@pytest.mark.parametrize(
+    "activation",
+    [nn.LeakyReLU(0.3), nn.PReLU(16, 0.2), nn.ReLU(inplace=True), nn.Sequential(nn.SiLU())],
+    ids=lambda activation: type(activation).__name__,
+)
+def test_an_activation_in_the_place_of_another_stays(activation: nn.Module) -> None:
+    old = edited(lambda block: setattr(block, "relu", activation)).double()
+    new = from_upstream(old)
+    assert new.relu is old.relu and new.se.relu is old.se.relu
+    assert new.se.sigmoid is old.se.sigmoid
+    assert identities(new) == identities(old)
+    assert_same_numbers(new, old, SIZES[0])
+
+
+def test_activations_that_anomalib_doesn_t_have(anomalib: ModuleType) -> None:
+    block = sspcab_cuda.SSPCAB(16, variant="anomalib")
+    block.se.relu.register_forward_hook(lambda *_: None)
+    with pytest.raises(
+        ValueError, match=r"block\.se\.relu must have no such hooks .* forward_hooks$"
+    ):
+        to_anomalib(block)
+    block = sspcab_cuda.SSPCAB(16, variant="anomalib")
+    block.relu = nn.ReLU()
+    with (
+        pytest.warns(UserWarning, match=r"relu is a torch\.nn\.modules\.activation\.ReLU"),
+        pytest.raises(ValueError, match=r"must compute what the block that takes its place does"),
+    ):
+        to_anomalib(block)
 
 
 def test_hooks_of_the_block_stay_behind() -> None:
@@ -335,7 +362,7 @@ def test_strangers() -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         from_anomalib(upstream.SSPCAB(16))
     with pytest.raises(ValueError, match=r"got SSPCAB without pad, border_input$"):
-        from_upstream(sspcab_cuda.SSPCAB(16))
+        from_upstream(reference.SSPCAB(16))
 
 
 def test_a_copy() -> None:

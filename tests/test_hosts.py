@@ -85,3 +85,14 @@ def test_timm_makes_the_block(anomalib: ModuleType) -> None:
     assert block(x).shape == x.shape
     block = create_attn(sspcab_cuda.SSPCAB, 16, kernel_dim=3, variant="anomalib")
     assert block.conv1.weight.shape == (16, 16, 3, 3) and block.variant == "anomalib"
+
+
+def test_a_model_of_timm_with_the_block_in_it() -> None:
+    timm = pytest.importorskip("timm", reason="needs pip install 'sspcab_cuda[anomalib]'")
+    model = timm.create_model("resnet18", block_args={"attn_layer": sspcab_cuda.SSPCAB})
+    blocks = [module for module in model.modules() if isinstance(module, sspcab_cuda.SSPCAB)]
+    assert len(blocks) == 8
+    with sspcab_cuda.collect_reconstruction_losses() as losses:
+        model(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert len(losses) == 8
+    assert all(parameter.grad is not None for parameter in blocks[-1].parameters())

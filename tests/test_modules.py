@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import sspcab_cuda
-from sspcab_cuda import reference
+from sspcab_cuda import checks, reference
 
 from . import upstream
 from .tolerances import assert_equal
@@ -244,3 +244,56 @@ def test_seeds_and_the_order_of_parameters_are_those_of_the_authors() -> None:
         ):
             assert name == their_name
             assert_equal(value.detach(), their_value.detach())
+
+
+@pytest.mark.parametrize(
+    "kind", [sspcab_cuda.SSPCAB, sspcab_cuda.MaskedConv2d, sspcab_cuda.SELayer]
+)
+def test_device_and_dtype(kind: Any, device: str) -> None:
+    module = kind(16, device=device, dtype=torch.float64)
+    assert {(p.device.type, p.dtype) for p in module.parameters()} == {(device, torch.float64)}
+    x = image((16,), device).double()
+    assert module(x).dtype == torch.float64
+    assert {p.device.type for p in kind(16, device="meta").parameters()} == {"meta"}
+
+
+PARTS = [sspcab_cuda.SSPCAB, sspcab_cuda.MaskedConv2d, sspcab_cuda.SELayer]
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_device_without_kernels(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch computes it there, and said once. Here for the CPU, as if it had no kernels."""
+    module, x = kind(16), image((16,)).requires_grad_()
+    expected = module(x)
+    monkeypatch.setattr(checks, "_DEVICES", ("cuda", "meta"))
+    text = rf"^sspcab: x is on cpu, for which this build has no kernels, so this {kind.__name__}"
+    with pytest.warns(UserWarning, match=text) as caught:
+        result = module(x)
+    assert len(caught) == 1
+    torch.testing.assert_close(result, expected)
+    gradients = [
+        torch.autograd.grad(y.sum(), [x, *module.parameters()]) for y in (result, expected)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    module(x)  # without a warning, which would be an error
+    if kind is sspcab_cuda.SSPCAB:
+        torch.testing.assert_close(module(x, return_loss=True)[1], (expected - x).square().mean())
+
+
+NAMES = ["sspcab", "masked_conv2d", "squeeze_excite"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [*zip(PARTS, NAMES, strict=True)])
+def test_edited_in_place_before_backward(kind: Any, name: str) -> None:
+    module, x = kind(16), image((16,))
+    h = 2 * x.requires_grad_()
+    h += module(h)
+    text = (
+        f"^sspcab: {name} reads x, its parameters and its results again in the backward pass, so "
+        r"they must not be edited .* please write `h = h \+ block\(h\)`; got: .*\[2, 16, 9, 10\]"
+    )
+    with pytest.raises(RuntimeError, match=text):
+        h.sum().backward()
+    h = 2 * x
+    h = h + module(h)
+    h.sum().backward()

@@ -181,13 +181,13 @@ UNFIT: dict[str, tuple[Callable[[nn.Module], object], str]] = {
     ),
     "inner hook": (
         lambda block: block.conv3.register_forward_hook(lambda *_: None),  # type: ignore[union-attr]
-        "more.last.conv3 won't be called after the conversion, so it must have no such hooks and "
-        "no forward of its own; got forward_hooks",
+        "more.last.conv3 must have no such hooks and "
+        "no forward of its own to be converted; got forward_hooks",
     ),
     "state_dict hook": (
         lambda block: block.register_load_state_dict_pre_hook(lambda *_: None),
-        "more.last won't be called after the conversion, so it must have no such hooks and no "
-        "forward of its own; got load_state_dict_pre_hooks",
+        "more.last must have no such hooks and no "
+        "forward of its own to be converted; got load_state_dict_pre_hooks",
     ),
     "compiled in place": (
         lambda block: block.compile(),

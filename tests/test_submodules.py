@@ -143,6 +143,9 @@ CALLED = [
         "conv1": ANYWHERE + PARAMETRISED + CONVOLUTIONS,
         "conv4": ANYWHERE[:1],
         "se": [*ANYWHERE, (lambda m: OtherGate(6, 2), "has another forward, tests.")],
+        "relu": [*ANYWHERE, (lambda m: nn.SiLU(), "is a torch.nn.modules.activation.SiLU")],
+        "se.relu": [*ANYWHERE, (lambda m: nn.PReLU(3), "is a torch.nn.modules.activation.PReLU")],
+        "se.sigmoid": [*ANYWHERE, (lambda m: nn.Hardsigmoid(), "is a torch.nn.modules.")],
         "se.fc1": [ANYWHERE[0], (lambda m: nn.Linear(6, 3, bias=False), "has no bias")],
         "se.fc2": [*ANYWHERE[:5], ANYWHERE[7], *PARAMETRISED],
     }.items()
@@ -191,7 +194,7 @@ def test_called(name: str, change: Change, reason: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["paper", "anomalib", "tensorflow"])
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", [*PARTS, "relu", "se.relu", "se.sigmoid"])
 @pytest.mark.filterwarnings("ignore:sspcab. .* has the forward hook")
 def test_every_hook_sees_what_it_would_see(name: str, variant: Variant, device: str) -> None:
     """And all other sub-modules of a kind are called along with the one that is hooked."""
@@ -222,6 +225,8 @@ def test_the_parts_call_too(device: str) -> None:
     for part, name in (
         (sspcab_cuda.MaskedConv2d(6, 2), "conv3"),
         (sspcab_cuda.SELayer(6, 2), "fc1"),
+        (sspcab_cuda.MaskedConv2d(6, 2), "relu"),
+        (sspcab_cuda.SELayer(6, 2), "sigmoid"),
     ):
         expected = part.to(device)(x)
         handle = part.get_submodule(name).register_forward_hook(lambda *_: None)
@@ -259,6 +264,12 @@ def test_fused_as_far_as_possible() -> None:
     handle = block.conv2.register_forward_hook(lambda *_: None)
     assert operators_of(block, x) == ["squeeze_excite"]
     handle.remove()
+    handle = block.relu.register_forward_hook(lambda *_: None)
+    assert operators_of(block, x) == ["masked_conv2d", "squeeze_excite"]
+    handle.remove()
+    handle = block.se.sigmoid.register_forward_hook(lambda *_: None)
+    assert operators_of(block, x) == ["masked_conv2d"]
+    handle.remove()
     handle = block.se.fc2.register_forward_hook(lambda *_: None)
     assert operators_of(block, x) == ["masked_conv2d"]
     handle.remove()
@@ -276,7 +287,7 @@ def test_the_hook_of_every_leaf() -> None:
         module.register_forward_hook(lambda module, *_: called.append(module))
     with pytest.warns(UserWarning, match="conv1 has the forward hook"):
         torch.testing.assert_close(model(x), expected)
-    assert {*called} == {*leaves} and len(called) == 7
+    assert {*called} == {*leaves} and len(called) == 10
 
 
 def test_nothing_in_place_of_a_sub_module() -> None:
@@ -290,15 +301,16 @@ def test_nothing_in_place_of_a_sub_module() -> None:
     torch.__version__ < "2.14",
     reason="older graphs may miss later hooks: 2.10 does, with torch._dynamo's default setting",
 )
-def test_a_hook_that_comes_after_compilation() -> None:
+@pytest.mark.parametrize("name", ["conv1", "relu", "se.sigmoid"])
+def test_a_hook_that_comes_after_compilation(name: str) -> None:
     torch.compiler.reset()
     block = sspcab_cuda.SSPCAB(6, reduction_ratio=2)
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     x = torch.randn(2, 6, 5, 5)
     expected = compiled(x)
-    handle = block.conv1.register_forward_hook(doubled)
+    handle = block.get_submodule(name).register_forward_hook(doubled)
     changed = compiled(x)
-    with pytest.warns(UserWarning, match="conv1 has the forward hook"):
+    with pytest.warns(UserWarning, match=f"{name} has the forward hook"):
         torch.testing.assert_close(changed, block(x))
     assert not torch.equal(changed, expected)
     handle.remove()
