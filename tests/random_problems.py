@@ -17,6 +17,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+import sspcab_cuda
 from sspcab_cuda import ops
 
 from .cases import DTYPES, HALVES, LAYOUTS, Case, arguments, leaves, output_gradients
@@ -124,11 +125,10 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="run every problem at once")
-    parser.add_argument("--allocator", help="library of guarded_memory.cpp, for all tensors")
-    parser.add_argument("--at", choices=["end", "begin"], help="where tensors touch its guards")
+    parser.add_argument("--guarded", help="library of guarded_memory.cpp: run on both its sides")
     options = parser.parse_args()
-    if options.allocator:
-        ctypes.CDLL(options.allocator).guard_tensors(options.at == "end")
+    guard = ctypes.CDLL(options.guarded).guard_tensors if options.guarded else None
+    print("kernels:", sspcab_cuda.build_info()["cpu_capability"])
     pool = ThreadPoolExecutor(options.threads)
 
     @hypothesis.seed(options.seed)
@@ -140,15 +140,18 @@ def main() -> None:
     )
     @hypothesis.given(problems())
     def check(problem: Problem) -> None:
-        print(problem, flush=True)
-        tensors = arguments(problem.case, problem.dtype, parameters=problem.parameters)
-        grad_out, grad_loss = output_gradients(problem.case, problem.dtype)
-        tensors[0] = IMAGES[problem.layout](tensors[0])
-        tensors[1:5] = [IMAGES[problem.layout_of_weights](t) for t in tensors[1:5]]
-        grads = IMAGES[problem.layout_of_grad](grad_out), grad_loss
-        runs = [pool.submit(run, problem, tensors, grads) for _ in range(options.threads)]
-        for each in runs:
-            each.result()
+        for side in ("end", "begin") if guard else ("",):
+            print(problem, side, flush=True)
+            if guard:
+                guard(side == "end")
+            tensors = arguments(problem.case, problem.dtype, parameters=problem.parameters)
+            grad_out, grad_loss = output_gradients(problem.case, problem.dtype)
+            tensors[0] = IMAGES[problem.layout](tensors[0])
+            tensors[1:5] = [IMAGES[problem.layout_of_weights](t) for t in tensors[1:5]]
+            grads = IMAGES[problem.layout_of_grad](grad_out), grad_loss
+            runs = [pool.submit(run, problem, tensors, grads) for _ in range(options.threads)]
+            for each in runs:
+                each.result()
 
     check()
 
