@@ -193,7 +193,9 @@ class Tree:
         return subprocess.run(
             command,
             cwd=self.folder,
-            X=timeout,
+            env={**os.environ, "PATH": PATH, **env},
+            text=True,
+            timeout=timeout,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
