@@ -43,6 +43,8 @@ hypothesis.settings.load_profile("unshrunk")
 sys.exit(pytest.main(sys.argv[1:]))
 """
 
+REWRITE = "ignore::pytest.PytestAssertRewriteWarning"  # hypothesis is imported before
+
 # Which tests hold a file, the quickest first: the first pattern that fits its path.
 TESTS = (
     (
@@ -226,7 +228,7 @@ class Tree:
     def fails(self, tests: str, path: str, capability: str) -> str:
         """The test that fails, if one does."""
         files = [f"tests/{name}.py" for name in tests.split()]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", REWRITE, "-m", "not slow"]
         command = [sys.executable, "-c", PYTEST, *options, *files]
         if self.cuda:
             command[-len(files) - 1] = "cuda and not slow"

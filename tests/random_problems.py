@@ -39,6 +39,13 @@ IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "channels_last_first": lambda x: _slice(x, torch.channels_last, last=False),
     "channels_last_last": lambda x: _slice(x, torch.channels_last, last=True),
 }
+# Least and most samples, channels, height, width, kernel_dim. In the last, all stages have several
+# threads, and samples are worked off in groups.
+SIZES = (
+    ((1, 3), (1, 72), (1, 20), (1, 36), (1, 3)),
+    ((1, 3), (1, 18), (1, 20), (1, 36), (1, 7)),
+    ((3, 6), (3, 6), (100, 160), (200, 300), (1, 2)),
+)
 SUB_KERNELS = ("contiguous", "channels_last", "last")
 
 
@@ -57,16 +64,10 @@ class Problem:
 
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
-    channels, kernel_dims = draw(st.sampled_from([(72, 3), (18, 7)]))
-    case = Case(
-        draw(st.integers(1, 3)),
-        draw(st.integers(1, channels)),
-        draw(st.integers(1, 20)),
-        draw(st.integers(1, 36)),
-        draw(st.integers(1, kernel_dims)),
-        draw(st.integers(0, 3)),
-        draw(st.sampled_from([1, 2, 3, 8, 16])),
-    )
+    bounds = draw(st.sampled_from(SIZES))
+    n, channels, height, width, kernel_dim = (draw(st.integers(*bound)) for bound in bounds)
+    dilation, reduction_ratio = draw(st.integers(0, 3)), draw(st.sampled_from([1, 2, 3, 8, 16]))
+    case = Case(n, channels, height, width, kernel_dim, dilation, reduction_ratio)
     dtype = draw(st.sampled_from(DTYPES))
     return Problem(
         case,
