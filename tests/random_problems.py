@@ -42,8 +42,8 @@ IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
 # Least and most samples, channels, height, width, kernel_dim. In the last, all stages have several
 # threads, and samples are worked off in groups.
 SIZES = (
-    ((1, 3), (1, 72), (1, 20), (1, 36), (1, 3)),
-    ((1, 3), (1, 18), (1, 20), (1, 36), (1, 7)),
+    *[((1, 3), (1, 72), (1, 20), (1, 36), (1, 3))] * 3,
+    *[((1, 3), (1, 18), (1, 20), (1, 36), (1, 7))] * 2,
     ((3, 6), (3, 6), (100, 160), (200, 300), (1, 2)),
 )
 SUB_KERNELS = ("contiguous", "channels_last", "last")
