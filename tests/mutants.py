@@ -64,8 +64,13 @@ TESTS = (
     (r"csrc/cuda/convolution/sm90", "test_hopper test_cuda test_forward"),
     (r"csrc/cuda/", "test_cuda test_forward test_backward test_layouts"),
 )
+# Among those, not the one that repeats itself with eight seeds.
+QUICK = "not (test_ways and test_accuracy and float32)"
 # Every survivor of those has these to pass, too.
-MORE_TESTS = {False: "test_layouts test_numerics test_nan test_guarded_memory", True: "test_nan"}
+MORE_TESTS = {
+    False: "test_ways test_layouts test_numerics test_nan test_guarded_memory",
+    True: "test_nan",
+}
 
 # Path and text of lines on which no result depends, and why.
 EQUIVALENT = (
@@ -228,8 +233,9 @@ class Tree:
     def fails(self, tests: str, path: str, capability: str) -> str:
         """The test that fails, if one does."""
         files = [f"tests/{name}.py" for name in tests.split()]
+        quick = [] if tests == MORE_TESTS[self.cuda] else ["-k", QUICK]
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", REWRITE, "-m", "not slow"]
-        command = [sys.executable, "-c", PYTEST, *options, *files]
+        command = [sys.executable, "-c", PYTEST, *quick, *options, *files]
         if self.cuda:
             command[-len(files) - 1] = "cuda and not slow"
             sm = "90" if "/sm90/" in path else "80"
