@@ -21,7 +21,7 @@ define build
 	@sed -n 's/^ *\(sspcab: \)/\1/p' $(2) | uniq
 endef
 
-.PHONY: demo test bench gpu docs wheel lint format clean tools always
+.PHONY: demo test sanitizers mutants bench gpu docs wheel lint format clean tools always
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -29,6 +29,14 @@ demo: $(VENV)/with-demo
 
 test: $(VENV)/with-test
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# The CPU part under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+sanitizers: $(VENV)/with-test
+	PYTHON=$(PY) tests/sanitizers.sh address thread
+
+# How much of csrc the tests hold: MUTANTS_ARGS="cpu --count 60".
+mutants: $(VENV)/with-test
+	$(PY) -m tests.mutants $(MUTANTS_ARGS)
 
 bench: $(VENV)/with-bench
 	$(PY) -m benchmarks $(BENCH_ARGS)
@@ -54,13 +62,13 @@ wheel: $(VENV)/with-torch
 lint: $(VENV)/with-dev $(VENV)/with-test
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
-	find csrc -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	find csrc tests/*.cpp -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror
 	$(PY) -m mypy
 
 format: $(VENV)/with-dev
 	$(PY) -m ruff check --fix-only
 	$(PY) -m ruff format
-	find csrc -type f | xargs $(VENV)/bin/clang-format -i
+	find csrc tests/*.cpp -type f | xargs $(VENV)/bin/clang-format -i
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info sspcab_cuda/_C.*.so .coverage demo-output
