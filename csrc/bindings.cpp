@@ -45,13 +45,18 @@ py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int
               const std::string& parameter_dtype, int capability, int processors,
               int64_t cache_bytes) {
   namespace cuda = sspcab::cuda;
+  if (config < -1 || config > cuda::kConfigs) {
+    throw py::value_error(
+        "sspcab: config must be -1 (automatic), 0 to 2 (tiles) or 3 (plain kernels); got " +
+        std::to_string(config));
+  }
   const cuda::Problem problem{dtype_of(dtype),
                               dtype_of(parameter_dtype.empty() ? dtype : parameter_dtype),
                               {shape[0], shape[1], shape[2], shape[3], channels_last},
                               {kernel_dim, dilation},
                               allow_tf32,
                               config,
-                              {capability, processors, cache_bytes}};
+                              {capability, processors, cache_bytes, capability == 90}};
   py::dict result;
   result["tiled"] = problem.is_tiled();
   result["forward_launches"] = cuda::forward_launches(problem);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import timeit
 
 import pytest
 
@@ -18,8 +20,9 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def test_plan_of_launches() -> None:
-    """Three launches forward, five or (beyond 128 channels) six backward; one more where something
-    has to be packed, but weights alone are packed beside the gate's gradient."""
+    """Of one group: three forward, four or (beyond 128 channels) five and the last one backward;
+    one more where something has to be packed, but weights alone are packed beside the gate's
+    gradient."""
     shape = (2, 64, 32, 32)
     forward = ["convolution", "gate", "scale"]
     plan = _C.plan(shape, "float16")
@@ -67,6 +70,29 @@ def test_plan_of_tiles() -> None:
         for stage in ("forward", "input_gradient", "weight_gradient"):
             assert plan[stage]["config"] == config
             assert plan[stage]["shared_bytes"] <= 99 * 1024  # compute capability 8.6
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_a_plan_takes_no_longer_for_larger_images(capability: int) -> None:
+    def seconds(size: int) -> float:
+        plan = functools.partial(
+            _C.plan, (8, 64, size, size), "float32", capability=capability, cache_bytes=2**60
+        )
+        return min(timeit.repeat(plan, number=1, repeat=20))
+
+    assert seconds(8192) <= 10 * seconds(56)
+
+
+def test_a_plan_for_nothing() -> None:
+    for shape in ((0, 64, 8, 8), (2, 64, 0, 8), (2, 0, 8, 8)):
+        assert _C.plan(shape, "float16")["forward"]["units"] == 0
+
+
+@pytest.mark.parametrize("config", [-2, 4])
+def test_unknown_config(config: int) -> None:
+    text = rf"config must be -1 \(automatic\), 0 to 2 \(tiles\) or 3 .*; got {config}"
+    with pytest.raises(ValueError, match=text):
+        _C.plan((2, 64, 8, 8), "float16", config=config)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -11,19 +11,22 @@
 
 namespace sspcab::cuda {
 
-// Whether the code that the current device runs of a kernel has wait_for_earlier_launches in it:
-// not what is compiled for 8.x, also where a later device takes it. Asked once.
-inline bool waits_for_earlier_launches(const void* kernel) {
+// Of the code that the current device has loaded of a kernel. Asked once.
+inline const cudaFuncAttributes& loaded_code(const void* kernel) {
   int device = 0;
   check_cuda(cudaGetDevice(&device), "current device");
-  thread_local std::map<std::pair<int, const void*>, bool> known;
-  const auto [entry, is_new] = known.try_emplace({device, kernel});
-  if (is_new) {
-    cudaFuncAttributes attributes{};
-    check_cuda(cudaFuncGetAttributes(&attributes, kernel), "launch");
-    entry->second = attributes.ptxVersion >= 90;
-  }
-  return entry->second;
+  thread_local std::map<std::pair<int, const void*>, cudaFuncAttributes> known;
+  const std::pair key{device, kernel};
+  if (const auto entry = known.find(key); entry != known.end()) return entry->second;
+  cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, kernel), "launch");
+  return known[key] = attributes;
+}
+
+// Whether that code has wait_for_earlier_launches in it: not what is compiled for 8.x, also where a
+// later device takes it.
+inline bool waits_for_earlier_launches(const void* kernel) {
+  return loaded_code(kernel).ptxVersion >= 90;
 }
 
 // `blocks` is one-dimensional, up to 2³¹ - 1; `cluster` neighbouring ones of them share memory.

@@ -78,6 +78,7 @@ struct Device {
   int capability;  // 80 for 8.0
   int processors;
   int64_t cache_bytes;  // of the L2 cache
+  bool runs_sm90;       // has loaded code of the kernels for Sm90 that has their instructions
 };
 
 // What one launch of a convolution looks like.
@@ -100,7 +101,8 @@ struct LaunchPlan {
 
 // Of a grid whose blocks take units in turn, in whole clusters.
 constexpr int64_t persistent_blocks(int64_t units, int processors, int64_t cluster) {
-  return (units < processors ? units : processors) / cluster * cluster;
+  const int64_t clusters = (units < processors ? units : processors) / cluster;
+  return clusters > 1 ? clusters * cluster : cluster;
 }
 
 // Images are D (N, H, W, C); filters D (C, C), `tap_stride` elements from tap to tap of a corner:
@@ -126,6 +128,9 @@ constexpr bool packs_weights(const SubKernels& sub_kernels, Dtype dtype, Dtype p
 // Whether the pipeline can take it: 16-byte pieces of channels, asynchronous copies, 32-bit
 // coordinates.
 bool is_tiled(const Convolution& convolution, const Device& device);
+
+// Of the current device, whose capability this is.
+bool runs_sm90(int capability);
 
 LaunchPlan plan_forward(const Convolution& convolution, const Device& device);
 LaunchPlan plan_input_gradient(const Convolution& convolution, const Device& device);

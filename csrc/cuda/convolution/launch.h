@@ -2,6 +2,8 @@
 // file of their own, <architecture>/<arithmetic>.cu.
 #pragma once
 
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "cuda/convolution/convolution.h"
@@ -21,6 +23,9 @@ template <Arithmetic arithmetic>
 Launchers sm80_launchers();
 template <Arithmetic arithmetic>
 Launchers sm90_launchers();
+// Whether the current device has loaded code of these kernels that has Hopper's instructions.
+template <Arithmetic arithmetic>
+bool sm90_is_loaded();
 
 // body(config) with the plan's config as a constant.
 template <class Body>
@@ -30,6 +35,8 @@ void with_config(int config, const Body& body) {
     case 1: return body(std::integral_constant<int, 1>{});
     case 2: return body(std::integral_constant<int, 2>{});
   }
+  throw std::invalid_argument("sspcab: tiles have the numbers 0 to 2; got " +
+                              std::to_string(config));
 }
 
 }  // namespace sspcab::cuda

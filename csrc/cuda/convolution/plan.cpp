@@ -33,7 +33,7 @@ Path path_of(const Convolution& convolution, const Device& device, bool deep) {
   const bool multiplies = convolution.arithmetic == Arithmetic::Half ||
                           convolution.arithmetic == Arithmetic::BFloat16 ||
                           (convolution.arithmetic == Arithmetic::Tf32 && deep);
-  if (device.capability == 90 && multiplies && image.channels >= kHopperLeastChannels &&
+  if (device.runs_sm90 && multiplies && image.channels >= kHopperLeastChannels &&
       convolution.sub_kernels.reach() <= kMostReach &&
       image.samples * image.pixels() <= INT32_MAX) {
     return Path::Sm90;
@@ -64,6 +64,10 @@ LaunchPlan plan_of(const Convolution& convolution, const Device& device, Path pa
 // Up to as many channels the gradient of the weights takes tiles that can share a launch.
 constexpr int64_t kSharingChannels = 128;
 
+// Of a processor, for the sake of more splits: more would even the turns out by little, and leave
+// more sums to be added up.
+constexpr int64_t kMostTurns = 8;
+
 // Takes the tiles and splits whose slowest processor is done first: as many blocks as it gets, one
 // after another, times what a block takes. Depends on sizes alone, so that the order of summation,
 // and every bit of the results, is the same in every run.
@@ -72,6 +76,7 @@ LaunchPlan choose(const Convolution& convolution, const Device& device, Path pat
                   bool clusters, const MostSplits& most_splits_of, const Blocks& blocks_of,
                   const Allowed& is_allowed) {
   const PathTraits& traits = traits_of(path);
+  steps = std::max<int64_t>(1, steps);  // of nothing there are none, nor blocks
   LaunchPlan best{};
   double least = 0;
   for (int config = 0; config < kConfigs; ++config) {
@@ -79,17 +84,22 @@ LaunchPlan choose(const Convolution& convolution, const Device& device, Path pat
     const TileShape tile =
         path == Path::Sm90 ? kHopperTiles[config] : tile_shape(convolution.arithmetic, config);
     const int64_t blocks = blocks_of(tile), most_splits = most_splits_of(tile);
-    for (int64_t splits = 1; splits <= most_splits; ++splits) {
-      const double turns = static_cast<double>(divide_up(blocks * splits, device.processors));
-      const double time = turns * (divide_up(steps, splits) + traits.overhead_steps) * tile.m *
-                          tile.n / traits.rate[config];
-      if (best.blocks > 0 && time >= least) continue;
+    for (int64_t turns = divide_up(blocks, device.processors);; ++turns) {
+      // As many splits as these turns have room for, or fewer that leave a block as few steps.
+      const int64_t room = std::clamp<int64_t>(
+          turns * device.processors / std::max<int64_t>(1, blocks), 1, most_splits);
+      const int64_t splits = divide_up(steps, divide_up(steps, room));
       const LaunchPlan plan =
           plan_of(convolution, device, path, config, blocks * splits, splits, clusters);
       if (!is_allowed(plan)) break;
-      least = time;
-      best = plan;
-      if (blocks * splits >= 4 * device.processors) break;
+      const double time = static_cast<double>(divide_up(plan.units, device.processors)) *
+                          (divide_up(steps, splits) + traits.overhead_steps) * tile.m * tile.n /
+                          traits.rate[config];
+      if (best.blocks == 0 || time < least) {
+        least = time;
+        best = plan;
+      }
+      if (room == most_splits || turns >= kMostTurns) break;
     }
   }
   return best;
@@ -121,6 +131,16 @@ bool is_tiled(const Convolution& convolution, const Device& device) {
          image.pixels() < most && convolution.sub_kernels.dilation < most &&
          convolution.sub_kernels.reach() < most / std::max<int64_t>(1, image.width) &&
          image.channels * convolution.sub_kernels.taps() < most;
+}
+
+// Of 9.0's code, 9.0a's alone has the instructions; but a device may be made to compile PTX, of
+// which there may be 9.0's alone.
+bool runs_sm90([[maybe_unused]] int capability) {
+#ifdef SSPCAB_WITH_SM90A
+  return capability == 90 && sm90_is_loaded<Arithmetic::Half>();
+#else
+  return false;
+#endif
 }
 
 LaunchPlan plan_forward(const Convolution& convolution, const Device& device) {

@@ -18,7 +18,8 @@ inline Device current_device() {
                                          std::pair{&cache_bytes, cudaDevAttrL2CacheSize}}) {
     check_cuda(cudaDeviceGetAttribute(value, attribute, index), "device attribute");
   }
-  return {10 * major + minor, processors, cache_bytes};
+  const int capability = 10 * major + minor;
+  return {capability, processors, cache_bytes, runs_sm90(capability)};
 }
 
 }  // namespace sspcab::cuda

@@ -12,7 +12,13 @@
 
 namespace sspcab::cuda {
 
-constexpr int kRegistersOfLoads = 32, kRegistersOfProducts = 240;
+// Warpgroups share out what the launch has got, as many registers for each thread as its bound
+// leaves of the processor's, in eights: one that asked for more would wait for ever.
+constexpr int kProcessorRegisters = 64 << 10;
+constexpr int kLaunchRegisters = kProcessorRegisters / kHopperThreads / 8 * 8;
+constexpr int kRegistersOfLoads = 24, kRegistersOfProducts = 240;
+static_assert(kRegistersOfLoads + kHopperConsumers * kRegistersOfProducts <=
+              (1 + kHopperConsumers) * kLaunchRegisters);
 
 // units.load(unit, ...) in the thread that loads, units.consume(unit, ...) in the warpgroups that
 // multiply, for each unit of this block. They go round the ring alike.
@@ -35,8 +41,6 @@ __device__ void for_each_unit(int count, const Units& units) {
       units.consume(unit, shared, place, results);
     }
   }
-#else
-  __trap();
 #endif
 }
 
@@ -219,9 +223,12 @@ struct UnitsOfBoth {
   }
 };
 
+// Code without Hopper's instructions takes no launch, which sm90_is_loaded goes by.
+constexpr int kHopperLaunchBound = SSPCAB_HAS_WGMMA ? kHopperThreads : 32;
+
 // `units`: of all blocks; `splits`: units of a tile, 2 in clusters of two blocks and 1 in others.
 template <class Loop>
-__global__ void __launch_bounds__(kHopperThreads, 1)
+__global__ void __launch_bounds__(kHopperLaunchBound, 1)
     hopper_forward_kernel(Geometry g, const __grid_constant__ PixelsAndFilters maps, Image image,
                           Forward forward, int units, int splits) {
   wait_for_earlier_launches();
@@ -229,7 +236,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
 }
 
 template <class Loop>
-__global__ void __launch_bounds__(kHopperThreads, 1)
+__global__ void __launch_bounds__(kHopperLaunchBound, 1)
     hopper_input_gradient_kernel(Geometry g, const __grid_constant__ PixelsAndFilters maps,
                                  Image image, InputGradient gradient, int units, int splits) {
   wait_for_earlier_launches();
@@ -237,7 +244,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
 }
 
 template <class Loop>
-__global__ void __launch_bounds__(kHopperThreads, 1)
+__global__ void __launch_bounds__(kHopperLaunchBound, 1)
     hopper_weight_gradient_kernel(Geometry g, const __grid_constant__ PixelsOfBoth maps,
                                   WeightGradient gradient,
                                   const __grid_constant__ WeightShares shares, int units) {
@@ -246,7 +253,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
 }
 
 template <class OfInput, class OfWeights>
-__global__ void __launch_bounds__(kHopperThreads, 1)
+__global__ void __launch_bounds__(kHopperLaunchBound, 1)
     hopper_gradients_kernel(Geometry g, const __grid_constant__ PixelsAndFilters input_maps,
                             Image image, InputGradient input, int input_units, int splits,
                             const __grid_constant__ PixelsOfBoth weight_maps,

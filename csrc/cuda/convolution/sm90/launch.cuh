@@ -75,6 +75,12 @@ static void launch_gradients(const Convolution& convolution, const InputGradient
 }
 
 template <Arithmetic arithmetic>
+bool sm90_is_loaded() {
+  const auto kernel = hopper_forward_kernel<HopperLoop<arithmetic, 0, Product::Forward>>;
+  return loaded_code(reinterpret_cast<const void*>(kernel)).maxThreadsPerBlock >= kHopperThreads;
+}
+
+template <Arithmetic arithmetic>
 Launchers sm90_launchers() {
   if constexpr (arithmetic == Arithmetic::Tf32) {  // see path_of
     return {launch_forward<arithmetic>, launch_input_gradient<arithmetic>, nullptr, nullptr};

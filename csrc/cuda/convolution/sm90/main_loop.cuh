@@ -17,7 +17,7 @@
 #include "cuda/convolution/sm90/tensor_map.h"
 #include "cuda/convolution/taps.cuh"
 
-// Other devices have none of the instructions, and the plan keeps from launching the kernels there.
+// Other code has none of the instructions, and the plan keeps from launching it.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define SSPCAB_HAS_WGMMA 1
 #else

@@ -75,16 +75,16 @@ class WarpgroupResults {
       barrier();  // everybody has read what was in shared memory
       if (threadIdx.x % kWarpgroup == 0) {
         shared_.received[number_].arrive_and_expect_tx(sizeof(shared_.results[0]));
-        shared_.may_send[number_].arrive(rank ^ 1);
+        arrive_at(shared_.may_send[number_], rank ^ 1);
       }
-      shared_.may_send[number_].wait(exchanges_ & 1);
+      wait_for_other(shared_.may_send[number_]);
       float* place = shared_.results[number_] + threadIdx.x % kWarpgroup * 2;
       CUTE_UNROLL
       for (int i = first; i < first + of_stripe; i += 2) {
         send(place + (i - first) * kWarpgroup, rank ^ 1, rank ? sums(i) : sums(half + i),
              rank ? sums(i + 1) : sums(half + i + 1));
       }
-      shared_.received[number_].wait(exchanges_ & 1);
+      wait_for_other(shared_.received[number_]);
       CUTE_UNROLL
       for (int i = first; i < first + of_stripe; i += 2) {
         const auto others = load<2>(place + (i - first) * kWarpgroup);
@@ -112,6 +112,31 @@ class WarpgroupResults {
   }
 
  private:
+  // What the other block of the cluster has a part in is ordered within the cluster; CUTLASS's
+  // arrivals and waits order what one block does.
+  __device__ void arrive_at(const cutlass::arch::ClusterBarrier& barrier, unsigned rank) const {
+#if SSPCAB_HAS_WGMMA
+    const unsigned there = cute::set_block_rank(cute::cast_smem_ptr_to_uint(&barrier), rank);
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(there)
+                 : "memory");
+#endif
+  }
+  __device__ void wait_for_other(const cutlass::arch::ClusterBarrier& barrier) const {
+#if SSPCAB_HAS_WGMMA
+    unsigned is_complete = 0;
+    while (!is_complete) {
+      asm volatile(
+          "{\n"
+          ".reg .pred complete;\n"
+          "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 complete, [%1], %2;\n"
+          "selp.u32 %0, 1, 0, complete;\n"
+          "}"
+          : "=r"(is_complete)
+          : "r"(cute::cast_smem_ptr_to_uint(&barrier)), "r"(exchanges_ & 1)
+          : "memory");
+    }
+#endif
+  }
   __device__ void send(const float* to, unsigned rank, float first, float second) const {
 #if SSPCAB_HAS_WGMMA
     const unsigned there = cute::set_block_rank(cute::cast_smem_ptr_to_uint(to), rank);
