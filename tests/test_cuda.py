@@ -142,6 +142,26 @@ def test_tf32_rounds_to_nearest(operand: str, layout: str) -> None:
             assert abs(error) <= 3e-5, (config, name)
 
 
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("operand", ["x", "weights", "grad"])
+def test_tf32_rounds_ties_to_even(operand: str, layout: str) -> None:
+    """By whatever an operand is rounded: bit for bit, as all sums of rounded ones are exact."""
+    values, grad, _ = exact_convolution(Case(1, 64, 8, 8), torch.float32, "cuda", layout)
+    for varied in {"x": values[:1], "weights": values[1:5], "grad": [grad]}[operand]:
+        varied += varied.sign() * torch.randint(1024, varied.shape, device="cuda") / 1024
+        varied += varied.sign() / 2048  # half a unit in the last place of what is from 1 to 2
+    rounded = [torch.round(t.double() * 1024) / 1024 for t in (*values, grad)]
+    inputs = leaves(rounded[:-1])
+    true = convolution(reference, inputs, 1, "none")
+    truth = [true, *torch.autograd.grad(true, inputs[:5], rounded[-1])]
+    on_device = leaves(values)
+    for config in configs()[:-1]:  # plain kernels don't round
+        y = ops.masked_conv2d(*on_device, 1, False, True, config)
+        ours = [y, *torch.autograd.grad(y, on_device[:5], grad)]
+        for result, expected_result in zip(ours, truth, strict=True):
+            assert_equal(result.detach(), expected_result.detach().float())
+
+
 @pytest.mark.parametrize("dtype", ARITHMETICS, ids=str)
 @pytest.mark.parametrize("case", TILED, ids=str)
 def test_integers_are_exact(case: Case, dtype: torch.dtype | str) -> None:

@@ -57,17 +57,12 @@ __device__ T kept(T value) {
   return value;
 }
 
-// To the nearest: the tensor cores would cut the last bits off, and every sum would come out
-// smaller. nvcuda::wmma's function wants floats, for which the compiler moves each value twice.
+// Cut off, every sum would come out smaller.
 template <class Registers>
 __device__ void round_to_tf32(Registers&& registers) {
-  auto bits = cute::recast<unsigned>(registers);
-#if SSPCAB_HAS_PIPELINE
+  auto values = cute::recast<float>(registers);
   CUTE_UNROLL
-  for (int i = 0; i < cute::size(bits); ++i) {
-    asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(bits(i)));
-  }
-#endif
+  for (int i = 0; i < cute::size(values); ++i) values(i) = nearest_tf32(values(i));
 }
 
 // Four 8 × 8 matrices of 16-bit elements (or 8 × 4 of 32-bit ones) from shared memory, a row of
