@@ -17,7 +17,18 @@ SETUPTOOLS = "77.0.3"  # the first that knows the licence's form in pyproject.to
 PACKAGES_COMMAND = f'pip install torch "setuptools>={SETUPTOOLS}" ninja pybind11'
 INSTALL_COMMAND = "pip install --no-build-isolation -e ."
 CPU_ONLY = "SSPCAB_NO_CUDA=1 builds for CPU only"
-RELEASE_ARCHS = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+# Of 8.7 and 11.0 (Jetson) nothing promises that they run the code of other devices of their series.
+RELEASE_ARCHS = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "11.0", "12.0")
+# PyTorch's names for architectures, those that its newest CUDA still knows.
+NAMED_ARCHS = {
+    "Turing": "7.5+PTX",
+    "Ampere": "8.0;8.6+PTX",
+    "Ampere+Tegra": "8.7",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0;10.3;12.0;12.1+PTX",
+    "Blackwell+Tegra": "11.0",
+}
 
 Version = tuple[int, int]
 Which = Callable[[str], "str | None"]
@@ -199,7 +210,7 @@ def decide_cuda(
     *,
     torch_version: str,
     torch_cuda: str | None,
-    gpu_visible: bool,
+    gpus: Sequence[str],
     toolkit: Callable[[str], Toolkit],
 ) -> CudaDecision:
     """Decide whether the CUDA part is built.
@@ -207,7 +218,7 @@ def decide_cuda(
     Args:
         env: FORCE_CUDA, SSPCAB_NO_CUDA and TORCH_CUDA_ARCH_LIST are read.
         torch_version, torch_cuda: torch's version and the CUDA version it was built for, if any.
-        gpu_visible: torch sees a GPU now.
+        gpus: compute capabilities of the GPUs that torch sees now.
         toolkit: finds a toolkit for a CUDA version, or raises ToolkitMissing.
 
     Raises:
@@ -226,7 +237,7 @@ def decide_cuda(
         return CudaDecision(obstacle)
 
     torch_has = f"torch {torch_version} is built for CUDA {torch_cuda}"
-    if not (forced or gpu_visible):
+    if not (forced or gpus):
         return CudaDecision(
             f"{torch_has}, but no GPU is visible; FORCE_CUDA=1 builds the CUDA part all the same",
             loud=True,
@@ -237,9 +248,23 @@ def decide_cuda(
         if forced:
             raise
         return CudaDecision(f"{torch_has} and a GPU is visible, but {error}", loud=True)
-    asked = env.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";")
+    asked = expanded(env.get("TORCH_CUDA_ARCH_LIST", ""), gpus)
     arch_list = with_hopper(asked or release_arch_list(found))
     return CudaDecision("FORCE_CUDA=1" if forced else "a GPU is visible", found, arch_list)
+
+
+def expanded(arch_list: str, gpus: Sequence[str]) -> str:
+    """A TORCH_CUDA_ARCH_LIST with numbers for PyTorch's names, `native` among them."""
+    archs: list[str] = []
+    for asked in arch_list.replace(" ", ";").split(";"):
+        name = asked.removesuffix("+PTX")
+        if asked == "native" and gpus:
+            numbers = ";".join(sorted(set(gpus), key=float)) + "+PTX"
+        else:
+            numbers = NAMED_ARCHS.get(name, name)
+        wants_ptx = asked != name and not numbers.endswith("+PTX")
+        archs.append(numbers + "+PTX" if wants_ptx else numbers)
+    return ";".join(archs)
 
 
 def with_hopper(arch_list: str) -> str:

@@ -91,7 +91,10 @@ def decide():
         os.environ,
         torch_version=torch.__version__,
         torch_cuda=torch.version.cuda,
-        gpu_visible=torch.cuda.is_available(),
+        gpus=[
+            "{}.{}".format(*torch.cuda.get_device_capability(i))
+            for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        ],
         toolkit=lambda version: build_support.find_toolkit(
             build_support.toolkit_candidates(os.environ, sys.path, shutil.which), version
         ),

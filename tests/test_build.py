@@ -18,7 +18,7 @@ import build_support
 from build_support import BuildError, CudaDecision, Toolkit, ToolkitMissing
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHS = frozenset({"7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "12.0"})
+ARCHS = frozenset({"7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0"})
 RELEASE_13 = "Cuda compilation tools, release 13.1, V13.1.0"
 CODES_13 = "sm_75\nsm_80\nsm_100\nsm_120\n"
 
@@ -40,14 +40,14 @@ def decide(
     env: dict[str, str] | None = None,
     *,
     torch_cuda: str | None = "13.2",
-    gpu_visible: bool = False,
+    gpus: tuple[str, ...] = (),
     find: Callable[[str], Toolkit] = lambda version: toolkit(),
 ) -> CudaDecision:
     return build_support.decide_cuda(
         env or {},
         torch_version="2.15.0",
         torch_cuda=torch_cuda,
-        gpu_visible=gpu_visible,
+        gpus=gpus,
         toolkit=find,
     )
 
@@ -169,7 +169,9 @@ def test_nvcc_that_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_release_architectures_are_cut_to_what_nvcc_knows() -> None:
-    assert build_support.release_arch_list(toolkit()) == "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+    assert (
+        build_support.release_arch_list(toolkit()) == "7.5;8.0;8.6;8.7;8.9;9.0;10.0;11.0;12.0+PTX"
+    )
     older = toolkit(archs=frozenset({"7.0", "7.5", "8.0", "9.0"}))
     assert build_support.release_arch_list(older) == "7.5;8.0;9.0+PTX"
     with pytest.raises(BuildError, match=r"targets none of 7\.5.*TORCH_CUDA_ARCH_LIST"):
@@ -189,6 +191,34 @@ def test_hopper_s_own_instructions_are_built_wherever_hopper_is() -> None:
         assert build_support.has_hopper(CudaDecision("", toolkit(), built))
     assert not build_support.has_hopper(CudaDecision("", toolkit(), "8.0;8.9;10.0+PTX"))
     assert not build_support.has_hopper(CudaDecision(""))
+
+
+@pytest.mark.parametrize(
+    ("asked", "built"),
+    [
+        ("Hopper", "9.0a;9.0+PTX"),
+        ("Hopper+PTX", "9.0a;9.0+PTX"),
+        ("Ampere Hopper", "8.0;8.6+PTX;9.0a;9.0+PTX"),
+        ("Ampere+Tegra;Blackwell+Tegra+PTX", "8.7;11.0+PTX"),
+        ("Turing;Ada;8.7", "7.5+PTX;8.9+PTX;8.7"),
+        ("Blackwell", "10.0;10.3;12.0;12.1+PTX"),
+        ("native", "8.6;9.0a;9.0+PTX"),
+        ("Unheard", "Unheard"),  # PyTorch says that it doesn't know it
+    ],
+)
+def test_names_of_architectures(asked: str, built: str) -> None:
+    env = {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": asked}
+    assert decide(env, gpus=("9.0", "8.6", "9.0")).arch_list == built
+
+
+def test_names_of_architectures_are_pytorch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of the same architectures, whether expanded here or there."""
+    flags = pytest.importorskip("torch.utils.cpp_extension")._get_cuda_arch_flags
+    for name in build_support.NAMED_ARCHS:
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", name)
+        by_name = flags()
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", build_support.expanded(name, ()))
+        assert flags() == by_name
 
 
 def test_cutlass_headers_in_a_folder_of_one_s_own(tmp_path: Path) -> None:
@@ -218,11 +248,11 @@ def test_cutlass_headers_are_found_or_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_visible_gpu_builds_cuda() -> None:
-    decision = decide(gpu_visible=True)
+    decision = decide(gpus=("9.0",))
     assert decision.toolkit == toolkit() and decision.arch_list.endswith("12.0+PTX")
     assert build_support.describe(decision) == (
         "sspcab: building for CPU and CUDA (a GPU is visible), toolkit 13.0 at /cuda, "
-        "architectures 7.5;8.0;8.6;8.9;9.0a;10.0;12.0+PTX"
+        "architectures 7.5;8.0;8.6;8.7;8.9;9.0a;10.0;11.0;12.0+PTX"
     )
 
 
@@ -232,14 +262,14 @@ def test_force_cuda_builds_without_a_gpu_for_the_given_architectures() -> None:
 
 
 def test_no_cuda_is_obeyed_quietly() -> None:
-    decision = decide({"SSPCAB_NO_CUDA": "1"}, gpu_visible=True, find=no_toolkit)
+    decision = decide({"SSPCAB_NO_CUDA": "1"}, gpus=("9.0",), find=no_toolkit)
     assert decision == CudaDecision("SSPCAB_NO_CUDA=1")
     line = "sspcab: building for CPU only: SSPCAB_NO_CUDA=1"
     assert build_support.describe(decision) == line
 
 
 def test_a_torch_without_cuda_is_no_reason_to_shout() -> None:
-    decision = decide(torch_cuda=None, gpu_visible=True)
+    decision = decide(torch_cuda=None, gpus=("9.0",))
     assert decision == CudaDecision("torch 2.15.0 is built without CUDA")
 
 
@@ -252,24 +282,24 @@ def test_no_gpu_leaves_cuda_out_loudly() -> None:
 
 
 def test_missing_toolkit_is_loud_and_an_error_when_forced() -> None:
-    decision = decide(gpu_visible=True, find=no_toolkit)
+    decision = decide(gpus=("9.0",), find=no_toolkit)
     assert decision.toolkit is None and decision.loud and "/cuda lacks bin/nvcc" in decision.reason
     with pytest.raises(ToolkitMissing, match="/cuda lacks bin/nvcc"):
         decide({"FORCE_CUDA": "1"}, find=no_toolkit)
 
 
 def test_version_tag_names_the_cuda_major_version() -> None:
-    assert build_support.version_tag(decide(gpu_visible=True)) == "+cu13"
+    assert build_support.version_tag(decide(gpus=("9.0",))) == "+cu13"
     assert build_support.version_tag(decide()) == "+cpu"
 
 
-@pytest.mark.parametrize("gpu_visible", [False, True])
-def test_force_cuda_that_can_not_be_satisfied(gpu_visible: bool) -> None:
+@pytest.mark.parametrize("gpus", [(), ("9.0",)])
+def test_force_cuda_that_can_not_be_satisfied(gpus: tuple[str, ...]) -> None:
     env = {"FORCE_CUDA": "1"}
     with pytest.raises(BuildError, match=r"FORCE_CUDA=1, but torch 2\.15\.0 is built without CUDA"):
-        decide(env, torch_cuda=None, gpu_visible=gpu_visible)
+        decide(env, torch_cuda=None, gpus=gpus)
     with pytest.raises(BuildError, match="contradict each other"):
-        decide({**env, "SSPCAB_NO_CUDA": "1"}, gpu_visible=gpu_visible)
+        decide({**env, "SSPCAB_NO_CUDA": "1"}, gpus=gpus)
 
 
 # The files themselves
