@@ -40,9 +40,9 @@ struct Partition {
   }
   int64_t blocks() const { return image.samples * parts * channel_blocks; }
 
-  // About 8192 elements for a block, and at least 64 pixels (of 256 channels twice as many), so that
-  // sums are few beside what was summed. Less, down to about 2048, where there would be too few blocks for the processors.
-  // Depends on nothing but the image; a multiple of every vector.
+  // About 8192 elements for a block, and at least 64 pixels (of 256 channels twice as many), so
+  // that sums are few beside what was summed. Less, down to about 2048, where there would be too
+  // few blocks for the processors. Depends on nothing but the image; a multiple of every vector.
   static int64_t tile_of(const Image& image) {
     constexpr int64_t enough_blocks = 256, quantum = 8;
     const int64_t channels = image.channels_last ? std::min<int64_t>(image.channels, 256)
