@@ -97,13 +97,8 @@ def _(model: Any, x: Tensor) -> Any:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         torchsummary.summary(model, tuple(x.shape[1:]), device="cpu")
-    layers = [line.split() for line in text.getvalue().splitlines() if "-" in line and "[" in line]
-    # Without activations, which are modules in the published layer alone, and so without numbers.
-    return [
-        (name.split("-")[0], *columns)
-        for name, *columns in layers
-        if name.startswith(("Conv2d", "Linear"))
-    ]
+    lines = [line for line in text.getvalue().splitlines() if "-" in line and "[" in line]
+    return [line for line in lines if "SSPCAB" not in line and "SELayer" not in line]
 
 
 @tool("torch-pruning", "half of the channels")
