@@ -171,8 +171,9 @@ class Tree:
         if build.returncode:
             sys.exit(build.stdout[-8000:])
         (line,) = [line for line in build.stdout.splitlines() if " -shared " in line]
+        (self.library,) = (self.folder / "sspcab_cuda").glob("_C.*")
         self.link = shlex.split(line)
-        self.library = self.folder / self.link[self.link.index("-o") + 1]
+        self.link[self.link.index("-o") + 1] = str(self.library)  # setuptools copies it there
         (objects,) = (self.folder / "build").glob(f"{platform.machine()}-*")
 
         def ninja(tool: str) -> str:
