@@ -52,6 +52,8 @@ def _differentiable(
     """Gradients of function(*inputs), for its first results, by PyTorch's own operators."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
+        # Aliases: one input may depend on another, and that way belongs to no gradient of these.
+        inputs = [i.view_as(i) for i in inputs]
         outputs = function(*inputs)
     results = (outputs,) if isinstance(outputs, Tensor) else outputs
     pairs = [

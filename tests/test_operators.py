@@ -219,6 +219,19 @@ def batched_gradients(name: str, device: str) -> None:
                     torch.testing.assert_close(second[sample], truth, rtol=1e-9, atol=1e-10)
 
 
+def dependent_arguments(name: str, device: str) -> None:
+    """Arguments that depend on each other: the gradient that can be differentiated is the same."""
+    if name in BACKWARD:
+        return
+    for tensors, function in problems(name, device):
+        first = tensors[0].detach().requires_grad_()
+        inputs = [first, *(t * first.sin().mean() for t in tensors[1:])]
+        value = total(function, *inputs)
+        (expected,) = torch.autograd.grad(value, first, retain_graph=True)
+        (result,) = torch.autograd.grad(value, first, create_graph=True)
+        torch.testing.assert_close(result, expected)
+
+
 RULES: dict[str, Callable[[str, str], None]] = {
     "memory": memory,
     "fakes": fakes,
@@ -226,6 +239,7 @@ RULES: dict[str, Callable[[str, str], None]] = {
     "reverse levels": reverse_levels,
     "batches": batches,
     "batched gradients": batched_gradients,
+    "dependent arguments": dependent_arguments,
 }
 
 
