@@ -21,7 +21,7 @@ define build
 	@sed -n 's/^ *\(sspcab: \)/\1/p' $(2) | uniq
 endef
 
-.PHONY: demo test sanitizers mutants bench gpu docs wheel lint format clean tools always
+.PHONY: demo test sanitizers mutants compilers aarch64 bench gpu docs wheel lint format clean tools always
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -58,6 +58,10 @@ wheel: $(VENV)/with-torch
 	  PATH="$(VENV)/bin:$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
 	  --exclude 'libcudart*' -w dist build/wheel/*.whl; },$(VENV)/wheel.log)
 	@ls dist/*
+
+# Other builds, in folders of their own: clang with the oldest torch, and aarch64 in an emulator.
+compilers aarch64:
+	PYTHON=$(PYTHON) tests/$@.sh
 
 lint: $(VENV)/with-dev $(VENV)/with-test
 	$(PY) -m ruff check

@@ -75,7 +75,9 @@ HOPPER_SOURCES = [
 ]
 
 DEBUG = os.environ.get("DEBUG") == "1"
-TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable ABI has what we use
+# 2.10: the oldest torch whose stable ABI has what we use. It compiles extensions as C++17, and so
+# csrc is; newer ones take C++20.
+TARGET_TORCH = "0x020a000000000000"
 
 
 @functools.cache

@@ -83,6 +83,17 @@ def test_one_install_command() -> None:
         assert packages in (ROOT / name).read_text()
 
 
+def test_one_oldest_torch() -> None:
+    """What the binary's interface is, what pip asks for, and what the documentation promises."""
+    target = re.search(r'^TARGET_TORCH = "0x(..)(..)0{12}"$', (ROOT / "setup.py").read_text(), re.M)
+    assert target
+    oldest = ".".join(str(int(part, 16)) for part in target.groups())
+    # tests/fresh.sh reads this line
+    assert f'\ndependencies = ["torch>={oldest}"]\n' in (ROOT / "pyproject.toml").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert f"torch ≥ {oldest}" in readme and f"| torch | ≥ {oldest} |" in readme
+
+
 def test_missing_compiler_and_headers(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"no C\+\+ compiler: 'ccache' is not on PATH"):
         build_support.check_compiler("ccache g++", tmp_path, which=lambda name: None)

@@ -71,7 +71,8 @@ def test_masked_conv2d(where: str, bad: str, dtype: torch.dtype, device: str) ->
     target = grad_y if where == "grad_y" else tensors[NAMES.index(where)]
     target[(0,) * target.dim()] = BAD[bad]
     ours = convolution_and_gradients(functional, tensors, grad_y)
-    expected = convolution_and_gradients(reference, tensors, grad_y)
+    # In float64: PyTorch's float32 convolution loses NaN on aarch64.
+    expected = convolution_and_gradients(reference, [t.double() for t in tensors], grad_y.double())
     assert_same_kinds(ours, expected)
     assert (kinds(expected["y"]) == 0).any()
 

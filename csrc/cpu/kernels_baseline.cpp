@@ -5,7 +5,7 @@ namespace sspcab::cpu::baseline {
 
 constexpr int64_t kVectorBytes = 16;
 #if defined(__aarch64__)
-constexpr int kMaxRun = 12;  // 24 sums, 2 weights and 1 input of 32 registers
+constexpr int kMaxRun = 10;  // 20 sums, 2 weights and inputs of 32 registers; 12 would spill
 constexpr int kInputs = 8;
 #else
 constexpr int kMaxRun = 6;  // 12 sums, 2 weights and 1 input of 16 registers
