@@ -43,16 +43,19 @@ __device__ D narrow(Wide<D> value) {
   }
 }
 
-// The nearest of the values that tensor cores take as TF32, whose last bits they'd cut off; ties go
-// to the even one, as in tensor copies. Below 9.0 there are instructions for other ties alone.
-__device__ inline float nearest_tf32(float value) {
-  auto& bits = reinterpret_cast<unsigned&>(value);
+// The bits of a float become those of the nearest value that tensor cores take as TF32: they'd cut
+// the last bits off. From 9.0 on ties go to the even one, as in tensor copies; before, away from
+// zero, for which alone there is an instruction.
+__device__ inline void round_to_tf32(unsigned& bits) {
 #if __CUDA_ARCH__ >= 900
   asm("cvt.rn.tf32.f32 %0, %0;" : "+r"(bits));
-#else
-  if (fabsf(value) < INFINITY) bits += 0xfff + (bits >> 13 & 1);
-  bits &= ~0x1fffu;
+#elif __CUDA_ARCH__ >= 800
+  asm("cvt.rna.tf32.f32 %0, %0;" : "+r"(bits));
 #endif
+}
+
+__device__ inline float nearest_tf32(float value) {
+  round_to_tf32(reinterpret_cast<unsigned&>(value));
   return value;
 }
 

@@ -57,12 +57,12 @@ __device__ T kept(T value) {
   return value;
 }
 
-// Cut off, every sum would come out smaller.
+// As bits: as floats the compiler would move each value twice.
 template <class Registers>
-__device__ void round_to_tf32(Registers&& registers) {
-  auto values = cute::recast<float>(registers);
+__device__ void round_all_to_tf32(Registers&& registers) {
+  auto bits = cute::recast<unsigned>(registers);
   CUTE_UNROLL
-  for (int i = 0; i < cute::size(values); ++i) values(i) = nearest_tf32(values(i));
+  for (int i = 0; i < cute::size(bits); ++i) round_to_tf32(bits(i));
 }
 
 // Four 8 × 8 matrices of 16-bit elements (or 8 × 4 of 32-bit ones) from shared memory, a row of
@@ -245,8 +245,8 @@ struct MainLoop {
     const auto multiply = [&](auto k, const auto& from, auto& to) {
       if constexpr (Arithmetic::kArithmetic == sspcab::cuda::Arithmetic::Tf32) {
         // grad_a and the filters of the gradient of x have been rounded when they were written.
-        if constexpr (product == Product::Forward) round_to_tf32(rA(_, _, k));
-        if constexpr (product != Product::InputGradient) round_to_tf32(rB(_, _, k));
+        if constexpr (product == Product::Forward) round_all_to_tf32(rA(_, _, k));
+        if constexpr (product != Product::InputGradient) round_all_to_tf32(rB(_, _, k));
       }
       cute::gemm(mma, to, rA(_, _, k), rB(_, _, k), from);
     };
