@@ -68,7 +68,7 @@ def test_the_planner_is_the_compiled_one(precision: str, capability: int) -> Non
                     }
                     == compiled[name]
                 ), (shape, kernel_dim, processors, config)
-    assert len(splits) > 20
+    assert len(splits) >= 20
 
 
 @pytest.mark.skipif(not HAS_PLAN, reason="this build has no CUDA part")

@@ -55,4 +55,4 @@ def test_scratch_does_not_grow_with_the_batch(name: str, layout: str) -> None:
     )
     few, many = json.loads(run.stdout)
     assert few > 1 << 20  # else this would measure nothing
-    assert many < 1.5 * few
+    assert many < few + (16 << 20)  # a hundred and more, if it grew

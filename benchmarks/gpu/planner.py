@@ -7,6 +7,7 @@ compares it with the compiled one. Of one group of samples.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -24,6 +25,7 @@ HOPPER_TILES = ((128, 256), (128, 128), (128, 64))
 HOPPER_STRIPE = 64  # narrower results can't be split between the two blocks of a cluster
 HOPPER_LEAST_CHANNELS = 64
 CONFIGS = range(3)
+MOST_TURNS = 8  # of a processor, for the sake of more splits
 SHARING_CHANNELS = 128  # up to here the weights' gradient takes tiles that can share a launch
 
 
@@ -112,12 +114,10 @@ def plan(stage: Stage, constants: Constants, config: int = -1) -> Launch:
     """What is launched, with a configuration of tiles or (-1) the one that the planner takes."""
     best: Launch | None = None
     for tried in CONFIGS if config < 0 else (config,):
-        for splits in _worth_trying(stage, tried, constants.overhead):
+        for splits in _worth_trying(stage, tried):
             time = stage.time(tried, splits, constants)
             if best is None or time < best.time:
                 best = Launch(tried, splits, time)
-                if stage.units[tried] * splits >= 4 * stage.processors:
-                    break
     assert best is not None
     return best
 
@@ -138,15 +138,15 @@ def launched(stage: Stage, constants: Constants) -> Launch:
     return min((plan(stage, constants, config) for config in allowed), key=lambda one: one.time)
 
 
-@cache
-def _worth_trying(stage: Stage, config: int, overhead: int) -> list[int]:
-    """Splits that are faster than all fewer ones; the planner passes over the others."""
-    constants, least, found = Constants((1.0,) * len(CONFIGS), overhead), math.inf, []
-    for splits in range(1, stage.most_splits(config) + 1):
-        time = stage.time(config, splits, constants)
-        if time < least:
-            least = time
-            found.append(splits)
+def _worth_trying(stage: Stage, config: int) -> list[int]:
+    """As many splits as each number of turns has room for, or fewer that leave a block as few
+    steps."""
+    units, most, found = stage.units[config], stage.most_splits(config), []
+    for turns in itertools.count(math.ceil(units / stage.processors)):
+        room = min(max(turns * stage.processors // units, 1), most)
+        found.append(math.ceil(stage.steps / math.ceil(stage.steps / room)))
+        if room == most or turns >= MOST_TURNS:
+            break
     return found
 
 
