@@ -256,9 +256,11 @@ def decide_cuda(
 def expanded(arch_list: str, gpus: Sequence[str]) -> str:
     """A TORCH_CUDA_ARCH_LIST with numbers for PyTorch's names, `native` among them."""
     archs: list[str] = []
-    for asked in arch_list.replace(" ", ";").split(";"):
+    for asked in arch_list.replace(";", " ").split():
         name = asked.removesuffix("+PTX")
-        if asked == "native" and gpus:
+        if asked == "native":
+            if not gpus:
+                raise BuildError("TORCH_CUDA_ARCH_LIST names native, but no GPU is visible")
             numbers = ";".join(sorted(set(gpus), key=float)) + "+PTX"
         else:
             numbers = NAMED_ARCHS.get(name, name)

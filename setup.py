@@ -167,8 +167,11 @@ class BuildSspcab(BuildExtension):
         extension.libraries += libraries
         # As system headers, so that -Wall and -Wextra speak of this project's code alone.
         headers = cpp_extension.include_paths(device)
+        archs = []
         if decision.toolkit:
             headers.append(str(build_support.cutlass_headers(os.environ)))
+            # PyTorch adds none by itself where any argument, and so any path, has "arch" in it.
+            archs = cpp_extension._get_cuda_arch_flags()
         system = [arg for path in headers for arg in ("-isystem", path)]
         optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0"]
         prefix_map = f"-ffile-prefix-map={ROOT}/="  # no build path in messages or in the binary
@@ -184,6 +187,7 @@ class BuildSspcab(BuildExtension):
         ]
         nvcc = [
             *optimise[:1],
+            *archs,
             "--expt-relaxed-constexpr",  # geometry.h and CuTe are constexpr, for host and device
             "-Xptxas=-v",  # registers and spills, which benchmarks/kernel_report.py reads
             "-Xcompiler",

@@ -214,12 +214,24 @@ def test_hopper_s_own_instructions_are_built_wherever_hopper_is() -> None:
         ("Turing;Ada;8.7", "7.5+PTX;8.9+PTX;8.7"),
         ("Blackwell", "10.0;10.3;12.0;12.1+PTX"),
         ("native", "8.6;9.0a;9.0+PTX"),
+        ("8.0; 9.0;", "8.0;9.0a"),
         ("Unheard", "Unheard"),  # PyTorch says that it doesn't know it
     ],
 )
 def test_names_of_architectures(asked: str, built: str) -> None:
     env = {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": asked}
     assert decide(env, gpus=("9.0", "8.6", "9.0")).arch_list == built
+
+
+def test_a_blank_list_is_none() -> None:
+    env = {"FORCE_CUDA": "1"}
+    assert decide(env | {"TORCH_CUDA_ARCH_LIST": " "}) == decide(env)
+
+
+def test_native_needs_a_gpu() -> None:
+    env = {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "8.0;native"}
+    with pytest.raises(BuildError, match="names native, but no GPU is visible"):
+        decide(env, gpus=())
 
 
 def test_names_of_architectures_are_pytorch_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,19 @@ PROGRAM = r"""
 #include <iostream>
 
 #include "cuda/convolution/launch.h"
+
+int loaded = 0;  // what the code is for that the device has
+template <>
+int sspcab::cuda::sm80_loaded_capability<sspcab::cuda::Arithmetic::Half>() {
+  return loaded;
+}
+
+#include "cuda/host/device.h"
 #include "cuda/launch.cuh"
 
 using namespace sspcab::cuda;
+
+bool sspcab::cuda::runs_sm90(int capability) { return capability == 90; }
 
 cudaError_t next = cudaSuccess;  // of the next question about a kernel
 
@@ -32,6 +42,10 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaGetDevice(int* device) {
   *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
   return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
@@ -65,6 +79,10 @@ int main() {
     });
   }
   for (const int processors : {1, 5}) std::cout << persistent_blocks(8, processors, 2) << "\n";
+  for (const int capability : {75, 80, 90}) {
+    loaded = capability;
+    std::cout << current_device().capability << " " << current_device().runs_sm90 << "\n";
+  }
 }
 """
 
@@ -108,4 +126,9 @@ def test_tiles_without_kernels(lines: list[str]) -> None:
 
 def test_a_persistent_grid_is_of_whole_clusters(lines: list[str]) -> None:
     """One at least, however few processors there are."""
-    assert lines[8:] == ["2", "4"]
+    assert lines[8:10] == ["2", "4"]
+
+
+def test_a_device_can_what_the_code_that_it_has_loaded_can(lines: list[str]) -> None:
+    """One of 9.0, of code for it and for older ones: what lacks a path may not be taken for it."""
+    assert lines[10:] == ["75 0", "80 0", "90 1"]

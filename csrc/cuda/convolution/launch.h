@@ -21,6 +21,9 @@ struct Launchers {
 };
 template <Arithmetic arithmetic>
 Launchers sm80_launchers();
+// What the code is compiled for that the current device has loaded of these kernels: 80 for 8.0.
+template <Arithmetic arithmetic>
+int sm80_loaded_capability();
 template <Arithmetic arithmetic>
 Launchers sm90_launchers();
 // Whether the current device has loaded code of these kernels that has Hopper's instructions.

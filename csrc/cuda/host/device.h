@@ -3,7 +3,10 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+
 #include "cuda/convolution/convolution.h"
+#include "cuda/convolution/launch.h"
 #include "cuda/launch_check.h"
 
 namespace sspcab::cuda {
@@ -18,7 +21,8 @@ inline Device current_device() {
                                          std::pair{&cache_bytes, cudaDevAttrL2CacheSize}}) {
     check_cuda(cudaDeviceGetAttribute(value, attribute, index), "device attribute");
   }
-  const int capability = 10 * major + minor;
+  // A device may have loaded code for an older one, which lacks the kernels of its own.
+  const int capability = std::min(10 * major + minor, sm80_loaded_capability<Arithmetic::Half>());
   return {capability, processors, cache_bytes, runs_sm90(capability)};
 }
 

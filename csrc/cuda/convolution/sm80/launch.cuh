@@ -74,6 +74,12 @@ static void launch_gradients(const Convolution& convolution, const InputGradient
 }
 
 template <Arithmetic arithmetic>
+int sm80_loaded_capability() {
+  using Loop = MainLoop<typename CoresOf<arithmetic>::Type, 0, Product::Forward>;
+  return loaded_code(reinterpret_cast<const void*>(forward_kernel<Loop>)).ptxVersion;
+}
+
+template <Arithmetic arithmetic>
 Launchers sm80_launchers() {
   return {launch_forward<arithmetic>, launch_input_gradient<arithmetic>,
           launch_weight_gradient<arithmetic>, launch_gradients<arithmetic>};
