@@ -237,7 +237,7 @@ def collect_reconstruction_losses() -> Iterator[ReconstructionLosses]:
     Yields:
         A list of the losses, in the order in which the blocks ran; empty at first. Inside the
         context, and inside a compiled function, ``len``, indices and loops see all of it, but
-        ``torch.stack`` wants ``list(losses)``.
+        ``torch.stack`` wants ``list(losses)``. What changes the list breaks a compiled graph.
 
     Raises:
         RuntimeError: by a block whose loss would be of no use: one in ``torch.utils.checkpoint``

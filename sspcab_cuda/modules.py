@@ -42,7 +42,7 @@ class _FourConvolutions(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "relu" not in self._modules:  # pickled when activations were no modules yet
-            self.relu = _ACTIVATIONS[state.get("variant", "paper")]()
+            self.relu = _ACTIVATIONS[state.get("variant", "paper")]().train(self.training)
 
     @property
     def pad(self) -> int:
@@ -174,7 +174,8 @@ class SELayer(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "relu" not in self._modules:  # pickled when activations were no modules yet
-            self.relu, self.sigmoid = nn.ReLU(), nn.Sigmoid()
+            self.relu = nn.ReLU().train(self.training)
+            self.sigmoid = nn.Sigmoid().train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C, H, W)``, in the dtype and layout of x."""

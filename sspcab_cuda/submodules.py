@@ -28,6 +28,10 @@ _HOOKS = {
     "_backward_pre_hooks": "backward pre-hook",
     "_backward_hooks": "backward hook",
 }
+_PLAIN_FUNCTIONS = (
+    Tensor.__torch_function__.__func__,  # type: ignore[attr-defined]
+    nn.Parameter.__torch_function__,
+)
 # What nn.Conv2d must be to add one tap a weight to each pixel.
 _GEOMETRY = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
@@ -131,6 +135,8 @@ def warn_once(owner: nn.Module, reason: str) -> None:
 def _reason(kind: type[nn.Module], module: nn.Module) -> str | None:
     if not isinstance(module, kind):
         return f"is a {_name(type(module))}"
+    if type(module).__call__ is not kind.__call__:
+        return f"has another __call__, {_name(type(module).__call__)}"
     # Subclasses may read as kind does: parametrised layers do.
     for method in ("forward", "_conv_forward"):
         own = module.__dict__.get(method, getattr(type(module), method, None))
@@ -156,10 +162,16 @@ def _reason(kind: type[nn.Module], module: nn.Module) -> str | None:
 
 
 def _holds_values(tensor: Tensor) -> bool:
-    """As tensors do, and what PyTorch traces with in their place: not quantised, not sharded."""
+    """As tensors do, and what PyTorch traces with in their place: not quantised, not sharded, not
+    with functions of its own."""
+    kind = type(tensor)
+    function = kind.__torch_function__
     return (
-        type(tensor) in (Tensor, nn.Parameter)
-        or type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+        kind in (Tensor, nn.Parameter)
+        or (
+            kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+            and getattr(function, "__func__", function) in _PLAIN_FUNCTIONS
+        )
         or isinstance(tensor, (FakeTensor, FunctionalTensor))
     )
 

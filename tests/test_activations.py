@@ -145,7 +145,7 @@ def test_scripted(variant: Variant) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_pickled_before_activations_were_modules(variant: Variant) -> None:
-    block = sspcab_cuda.SSPCAB(6, 2, 1, 2, variant)
+    block = sspcab_cuda.SSPCAB(6, 2, 1, 2, variant).eval()
     x = torch.randn(2, 6, 7, 8)
     expected = block(x)
     old = copy.deepcopy(block)
@@ -153,6 +153,7 @@ def test_pickled_before_activations_were_modules(variant: Variant) -> None:
     loaded = pickle.loads(pickle.dumps(old))
     assert {n for n, _ in loaded.named_modules()} == {n for n, _ in block.named_modules()}
     assert type(loaded.relu) is VARIANTS[variant]
+    assert not any(module.training for module in loaded.modules())
     assert_equal(loaded(x).detach(), expected.detach())
     part = sspcab_cuda.MaskedConv2d(6)
     expected = part(x)

@@ -74,6 +74,30 @@ class Wrapping(Tensor):
         return cls(result) if function is torch.ops.aten.detach.default else result
 
 
+class Counted(Tensor):
+    """Functions of its own, as PyTorch's ExpandedWeight, which knows no operators but PyTorch's."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):  # type: ignore
+        assert not isinstance(function, torch._ops.OpOverload), "it doesn't know this operator"
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+
+class TwiceCalled(nn.Conv2d):
+    def __call__(self, *arguments: Any) -> Any:
+        return 2 * super().__call__(*arguments)
+
+
+class TwiceRectified(nn.ReLU):
+    def __call__(self, *arguments: Any) -> Any:
+        return 2 * super().__call__(*arguments)
+
+
+def counted(layer: Any) -> None:
+    layer._parameters["weight"] = layer.weight.detach().as_subclass(Counted)
+
+
 def doubled(*arguments: Any) -> Any:
     """As a forward pre-hook, a forward hook or a full backward hook."""
     *_, values = arguments
@@ -122,12 +146,15 @@ ANYWHERE: list[tuple[Change, str]] = [
 PARAMETRISED: list[tuple[Change, str]] = [
     (fetched, "has another forward, functools.partial"),
     (wrapped, "has a weight of tests.test_submodules.Wrapping"),
+    (counted, "has a weight of tests.test_submodules.Counted"),
 ]
 CONVOLUTIONS: list[tuple[Change, str]] = [
     (lambda m: weight_norm_hook(m).register_forward_hook(doubled) and None,
      "has the forward hook tests.test_submodules.doubled"),
     (lambda m: parametrizations.weight_norm(m).register_forward_hook(doubled) and None,
      "has the forward hook tests.test_submodules.doubled"),
+    (lambda m: TwiceCalled(6, 6, 1),
+     "has another __call__, tests.test_submodules.TwiceCalled.__call__"),
     (lambda m: LowRank(6, 6, 1), "has another forward, tests.test_submodules.LowRank.forward"),
     (lambda m: Standardised(6, 6, 1),
      "has another _conv_forward, tests.test_submodules.Standardised._conv_forward"),
@@ -143,7 +170,11 @@ CALLED = [
         "conv1": ANYWHERE + PARAMETRISED + CONVOLUTIONS,
         "conv4": ANYWHERE[:1],
         "se": [*ANYWHERE, (lambda m: OtherGate(6, 2), "has another forward, tests.")],
-        "relu": [*ANYWHERE, (lambda m: nn.SiLU(), "is a torch.nn.modules.activation.SiLU")],
+        "relu": [
+            *ANYWHERE,
+            (lambda m: TwiceRectified(), "has another __call__, tests."),
+            (lambda m: nn.SiLU(), "is a torch.nn.modules.activation.SiLU"),
+        ],
         "se.relu": [*ANYWHERE, (lambda m: nn.PReLU(3), "is a torch.nn.modules.activation.PReLU")],
         "se.sigmoid": [*ANYWHERE, (lambda m: nn.Hardsigmoid(), "is a torch.nn.modules.")],
         "se.fc1": [ANYWHERE[0], (lambda m: nn.Linear(6, 3, bias=False), "has no bias")],
