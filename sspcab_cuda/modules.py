@@ -94,7 +94,6 @@ class MaskedConv2d(_FourConvolutions):
         channels: C, of input and output.
         kernel_dim: k', the size of each of the four sub-kernels, in pixels.
         dilation: d ≥ 0, the distance between a sub-kernel and the masked centre, in pixels.
-
         device, dtype: of the parameters, as in PyTorch's layers.
 
     Parameters: ``conv1`` to ``conv4`` (top-left, bottom-left, top-right, bottom-right), each with
