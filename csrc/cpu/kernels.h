@@ -137,6 +137,7 @@ struct Weights {
 
 // How the convolution and its gradients are computed (choice.h); the values of `config`.
 enum class Way { direct, winograd, windows };
+constexpr int64_t kAutomatic = -1;  // or a Way
 
 // C = A · B. Elements of A lie a_row apart along the rows and a_step along what is added up; rows
 // of B and C are contiguous.

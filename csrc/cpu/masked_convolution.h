@@ -8,7 +8,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "checks.h"
 #include "cpu/buffer.h"
 #include "cpu/choice.h"
 #include "cpu/kernels.h"
@@ -60,8 +59,6 @@ struct Bands {
     return {s.height, std::max(std::min(wanted, at_most), divide_up(s.height, most_rows))};
   }
 };
-
-constexpr int64_t kAutomatic = -1;  // or a Way
 
 // Sub-kernels as a convolution wants them.
 template <class T>
