@@ -15,8 +15,8 @@ from torch import Tensor
 from ._extension import BUILD_COMMAND, build_info
 from .reference import Variant
 
-_HALF = (torch.float16, torch.bfloat16)
-_DTYPES = (*_HALF, torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
+DTYPES = (*HALVES, torch.float32, torch.float64)
 _VARIANTS = get_args(Variant)
 _DEVICES = ("cpu", "cuda", "meta") if build_info()["cuda"] else ("cpu", "meta")
 
@@ -25,7 +25,7 @@ def check_image(name: str, x: Tensor) -> None:
     """x is a tensor of a dtype and on a device that this build has kernels for."""
     if not isinstance(x, Tensor):
         raise TypeError(f"sspcab: {name} must be a tensor; got {type(x).__name__}")
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         raise RuntimeError(
             f"sspcab: {name} must be float16, bfloat16, float32 or float64; got {x.dtype}"
         )
@@ -113,7 +113,7 @@ def check_input(x: Tensor, weight: Tensor, owner: str) -> None:
     if x.layout != torch.strided or x.is_nested:
         kind = "a nested tensor" if x.is_nested else str(x.layout)
         raise RuntimeError(f"sspcab: x must be dense (torch.strided); got {kind}")
-    if x.dtype not in _DTYPES or x.device.type not in _DEVICES:
+    if x.dtype not in DTYPES or x.device.type not in _DEVICES:
         return
     if x.dim() == 4 and x.shape[1] != weight.shape[1]:
         raise RuntimeError(
@@ -124,7 +124,7 @@ def check_input(x: Tensor, weight: Tensor, owner: str) -> None:
         raise RuntimeError(
             f"sspcab: x must be on {weight.device}, as this {owner} is; got x on {x.device}"
         )
-    mixed = x.dtype in _HALF and weight.dtype == torch.float32
+    mixed = x.dtype in HALVES and weight.dtype == torch.float32
     if x.dtype != weight.dtype and not mixed and not casts_beside(x):
         raise RuntimeError(
             f"sspcab: x must be of {weight.dtype}, as this {owner} is; got {x.dtype}"

@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from .checks import casts_beside
+from .checks import DTYPES, HALVES, casts_beside
 from .reference import Variant
 
 # Where the reference computes. Within autocast any dtype will do: parameters are cast there.
@@ -59,7 +59,7 @@ def check_image(x: Tensor) -> None:
     _check_dim("x", x, 4, "(N, C, H, W)")
     if _has_sizes() and x.shape[1] == 0:
         _refuse(f"x must have at least one channel; got {tuple(x.shape)}")
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+    if x.dtype not in DTYPES:
         _refuse(f"x must be float16, bfloat16, float32 or float64; got {_name(x.dtype)}")
 
 
@@ -151,7 +151,7 @@ def _check_parameter(
 ) -> None:
     """All share one dtype: that of x, or float32 beside a half-precision x."""
     _check_shape(name, tensor, shape, x)
-    half = x.dtype in (torch.float16, torch.bfloat16)
+    half = x.dtype in HALVES
     if not (casts or tensor.dtype == x.dtype or (half and tensor.dtype == torch.float32)):
         _refuse(
             f"{name} must have the dtype of x{' or float32' if half else ''}; got "

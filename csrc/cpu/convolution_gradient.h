@@ -3,7 +3,6 @@
 // masked_conv2d alone.
 #pragma once
 
-#include "checks.h"
 #include "cpu/masked_convolution.h"
 #include "cpu/tensors.h"
 
