@@ -49,7 +49,7 @@ REWRITE = "ignore::pytest.PytestAssertRewriteWarning"  # hypothesis is imported 
 TESTS = (
     (
         r"csrc/(checks|layout)\.h|csrc/operators/",
-        "test_errors test_properties test_layouts test_forward",
+        "test_errors test_arguments test_properties test_layouts test_forward",
     ),
     (
         r"csrc/cpu/reconstruction_loss",
