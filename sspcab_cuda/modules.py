@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional, losses, reference
+from ._extension import BUILD_COMMAND
 from .checks import check_flag, check_input, check_variant, has_kernels, integer_at_least
 from .reference import Variant
 from .submodules import Kinds, parts, read, read_plain, reason_to_call, warn_once
@@ -380,4 +381,6 @@ def _read(owner: nn.Module, layers: Kinds, kinds: Kinds) -> tuple[list[Tensor], 
 
 
 def _no_kernels(x: Tensor) -> str:
-    return f"x is on {x.device.type}, for which this build has no kernels"
+    device = x.device.type
+    remedy = f" (FORCE_CUDA=1 {BUILD_COMMAND} builds them)" if device == "cuda" else ""
+    return f"x is on {device}, for which this build has no kernels{remedy}"

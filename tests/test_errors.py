@@ -300,10 +300,13 @@ def test_devices_without_kernels(device: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.skipif(bool(sspcab_cuda.build_info()["cuda"]), reason="this build has CUDA kernels")
 def test_a_cuda_model_in_a_cpu_only_build() -> None:
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        x = torch.empty(1, 8, 4, 4, device="cuda")
-        with pytest.raises(RuntimeError, match=r"got x on cuda.*FORCE_CUDA=1"):
-            sspcab_cuda.SSPCAB(8)(x)
+    """It calls its parts, and says what would build the kernels; the functions raise."""
+    with FakeTensorMode():
+        block, x = sspcab_cuda.SSPCAB(8, device="cuda"), torch.empty(1, 8, 4, 4, device="cuda")
+        with pytest.warns(UserWarning, match=r"x is on cuda, .*FORCE_CUDA=1 pip install"):
+            assert block(x).shape == x.shape
+        with pytest.raises(RuntimeError, match=r"got out on cuda.*FORCE_CUDA=1"):
+            functional.reconstruction_loss(x, x)
 
 
 @pytest.mark.cuda

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
         "modules",
         "reference",
     },
-    "modules": {"checks", "functional", "losses", "reference", "submodules"},
+    "modules": {"_extension", "checks", "functional", "losses", "reference", "submodules"},
     "submodules": set(),
     "decompositions": {"_extension", "reference"},
     "losses": {"checks"},
