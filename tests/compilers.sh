@@ -17,7 +17,7 @@ cd "$work/source"
 say "$("$compiler" --version | head -n 1), torch $oldest_torch"
 CXX="$compiler -Werror" python setup.py build_ext --inplace >"$work/log" 2>&1 ||
   { cat "$work/log"; exit 1; }
-python -m pytest -q tests/test_{forward,backward,layouts,opcheck,ways}.py
+python -m pytest -q tests/test_{forward,backward,layouts,opcheck,ways,arguments,errors}.py
 for capability in avx2 baseline; do
   SSPCAB_CPU_CAPABILITY=$capability python -m pytest -q tests/test_{forward,backward}.py
 done

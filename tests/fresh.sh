@@ -7,7 +7,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 oldest_torch=$(sed -n 's/^dependencies = \["torch>=\(.*\)"\]$/\1/p' pyproject.toml).0
-export SSPCAB_NO_CUDA=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+export SSPCAB_NO_CUDA=1 FORCE_CUDA='' PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 mkdir "$work/source"
 tar -c --exclude='_C.*.so' csrc sspcab_cuda tests setup.py build_support.py pyproject.toml README.md \
   LICENSE | tar -x -C "$work/source"

@@ -1,13 +1,8 @@
-"""The decisions of the build and their messages, with invented machines; nothing is compiled."""
+"""The decisions of the build and their messages, with invented machines."""
 
 from __future__ import annotations
 
-import ast
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -323,70 +318,3 @@ def test_force_cuda_that_can_not_be_satisfied(gpus: tuple[str, ...]) -> None:
         decide(env, torch_cuda=None, gpus=gpus)
     with pytest.raises(BuildError, match="contradict each other"):
         decide({**env, "SSPCAB_NO_CUDA": "1"}, gpus=gpus)
-
-
-# The files themselves
-
-
-def listed_sources() -> list[str]:
-    """The lists of sources, read from setup.py without running it."""
-    sources: list[str] = []
-    for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Name) and target.id.endswith("_SOURCES"):
-            assert isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
-            sources += ast.literal_eval(node.value)
-    return sources
-
-
-def test_setup_lists_every_source_once() -> None:
-    on_disk = [p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*.c*") if p.is_file()]
-    assert sorted(listed_sources()) == sorted(p for p in on_disk if p.endswith((".cpp", ".cu")))
-
-
-def run_setup(*command: str, before: str = "pass", **env: str) -> subprocess.CompletedProcess[str]:
-    """setup.py with a command, in a process of its own."""
-    code = (
-        f"import sys; {before}; import runpy; sys.argv = {['setup.py', '-q', *command]}; "
-        "runpy.run_path('setup.py', run_name='__main__')"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_setup_without_torch_names_the_command(tmp_path: Path) -> None:
-    build = ("build_ext", "--build-lib", str(tmp_path))
-    done = run_setup(*build, before="sys.modules['torch'] = None")
-    assert done.returncode == 1
-    assert "sspcab: error: the build environment lacks torch" in done.stderr
-    assert "pip install --no-build-isolation -e ." in done.stderr
-
-
-def test_setup_reports_a_contradiction(tmp_path: Path) -> None:
-    build = ("build_ext", "--build-lib", str(tmp_path))
-    done = run_setup(*build, FORCE_CUDA="1", SSPCAB_NO_CUDA="1")
-    assert done.returncode == 1
-    assert "sspcab: error: FORCE_CUDA=1 and SSPCAB_NO_CUDA=1 contradict" in done.stderr
-
-
-@pytest.mark.parametrize(("tags", "local"), [("1", "+cpu"), ("", "")])
-def test_version_is_tagged_on_request(tmp_path: Path, tags: str, local: str) -> None:
-    info = ("egg_info", "--egg-base", str(tmp_path))
-    done = run_setup(*info, SSPCAB_TAG_VERSION=tags, SSPCAB_NO_CUDA="1", FORCE_CUDA="")
-    assert done.returncode == 0, done.stderr
-    (metadata,) = tmp_path.glob("*.egg-info/PKG-INFO")
-    assert re.search(rf"^Version: [\d.]+{re.escape(local)}$", metadata.read_text(), re.MULTILINE)
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
-def test_make_names_everything_that_is_missing() -> None:
-    command = ["make", "tools", "PYTHON=no-such-python", "CXX=no-such-compiler"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "missing: no-such-python (apt install python3)" in done.stderr
-    assert "missing: a C++ compiler, no-such-compiler (apt install g++)" in done.stderr

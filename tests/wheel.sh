@@ -19,7 +19,7 @@ for version; do
   environment=$work/torch-$version
   "${PYTHON:-python3}" -m venv "$environment"
   "$environment/bin/pip" install --disable-pip-version-check --quiet "torch==$version" \
-    "$wheel[test]" "setuptools>=77.0.3" ninja pybind11 # the last three for test_build.py
+    "$wheel[test]" "setuptools>=77.0.3" ninja pybind11 # the last three for test_setup.py
   echo "wheel.sh: $(basename "$wheel") under torch $version"
   (cd "$work/source" && PATH="$environment/bin:$PATH" python -m pytest)
   rm -rf "$environment"
