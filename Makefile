@@ -32,11 +32,11 @@ test: $(VENV)/with-test
 
 # The CPU part under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 sanitizers: $(VENV)/with-test
-	PYTHON=$(PY) tests/sanitizers.sh address thread
+	PYTHON=$(PY) tests/scripts/sanitizers.sh address thread
 
 # How much of csrc the tests hold: MUTANTS_ARGS="cpu --count 60".
 mutants: $(VENV)/with-test
-	$(PY) -m tests.mutants $(MUTANTS_ARGS)
+	$(PY) -m tests.scripts.mutants $(MUTANTS_ARGS)
 
 bench: $(VENV)/with-bench
 	$(PY) -m benchmarks $(BENCH_ARGS)
@@ -61,18 +61,18 @@ wheel: $(VENV)/with-torch
 
 # Other builds, in folders of their own: clang with the oldest torch, and aarch64 in an emulator.
 compilers aarch64:
-	PYTHON=$(PYTHON) tests/$@.sh
+	PYTHON=$(PYTHON) tests/scripts/$@.sh
 
 lint: $(VENV)/with-dev $(VENV)/with-test
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
-	find csrc tests/*.cpp -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	find csrc tests/scripts/*.cpp -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror
 	$(PY) -m mypy
 
 format: $(VENV)/with-dev
 	$(PY) -m ruff check --fix-only
 	$(PY) -m ruff format
-	find csrc tests/*.cpp -type f | xargs $(VENV)/bin/clang-format -i
+	find csrc tests/scripts/*.cpp -type f | xargs $(VENV)/bin/clang-format -i
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info sspcab_cuda/_C.*.so .coverage demo-output

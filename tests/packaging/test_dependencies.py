@@ -1,0 +1,200 @@
+"""Dependencies run one way: modules → functional → ops → dispatcher → csrc."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import sspcab_cuda
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(sspcab_cuda.__file__).parent
+CSRC = ROOT / "csrc"
+
+# What each Python file may import of this package.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": {
+        "_extension",
+        "convert",
+        "decompositions",
+        "flops",
+        "functional",
+        "losses",
+        "modules",
+        "reference",
+    },
+    "modules": {"_extension", "checks", "functional", "losses", "reference", "submodules"},
+    "submodules": set(),
+    "decompositions": {"_extension", "reference"},
+    "losses": {"checks"},
+    "convert": {"equivalence", "implementations", "modules"},
+    "implementations": {"reference"},
+    "equivalence": {"losses"},
+    "functional": {"ops", "reference", "checks", "fakes", "operator_checks"},
+    "ops": {"fakes", "transforms"},
+    "transforms": {"decompositions", "operator_checks"},
+    "fakes": {"_extension", "operator_checks"},
+    "flops": {"_extension"},
+    "operator_checks": {"checks", "reference"},
+    "checks": {"_extension", "reference"},
+    "reference": set(),
+    "_extension": {"_C"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules that a file of the package imports: 'torch.nn', or '.ops' for its own."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f".{node.module or a.name}" for a in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_python(name: str) -> None:
+    own = {m.lstrip(".") for m in imports_of(PACKAGE / f"{name}.py") if m.startswith(".")}
+    assert own <= ALLOWED[name]
+
+
+def test_every_python_file_has_its_place() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ALLOWED)
+
+
+def test_reference_imports_torch_alone() -> None:
+    roots = {name.split(".")[0] for name in imports_of(PACKAGE / "reference.py")}
+    assert roots == {"torch", "typing", "collections", "__future__"}
+
+
+def test_demo_and_benchmarks_use_the_public_package() -> None:
+    private = re.compile(r"torch\.ops\.sspcab|sspcab_cuda(\.| import )(ops|_C|_extension|checks)\b")
+    files = [*(PACKAGE / "demo").glob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert files
+    users = {path.name for path in files if private.search(path.read_text())}
+    assert users == {"one_step.py"}  # forces tiles, for tools that count and measure them
+
+
+def test_metrics_know_arrays_alone() -> None:
+    files = list((ROOT / "benchmarks" / "detection" / "metrics").glob("*.py"))
+    names = {name for path in files for name in imports_of(path)}
+    assert {name[1:] for name in names if name.startswith(".")} <= {path.stem for path in files}
+    roots = {name.split(".")[0] for name in names} - {""}
+    assert roots == {"__future__", "collections", "numpy", "scipy", "sklearn", "typing"}
+
+
+def test_data_sets_know_nothing_of_their_users() -> None:
+    files = list((ROOT / "benchmarks" / "detection" / "data").glob("*.py"))
+    assert files
+    for path in files:
+        assert not re.search(r"from \.\.|benchmarks", path.read_text()), path.name
+
+
+def includes_of(path: Path) -> set[str]:
+    return set(re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE))
+
+
+def sources(folder: str) -> list[Path]:
+    return [path for path in (CSRC / folder).rglob("*") if path.is_file()]
+
+
+def test_only_bindings_know_python() -> None:
+    for path in sources("."):
+        knows = any(name.startswith(("pybind11", "Python.h")) for name in includes_of(path))
+        assert knows == (path.name == "bindings.cpp"), path.name
+
+
+def test_cpu_and_cuda_don_t_know_each_other() -> None:
+    """Nor does what is the same for both know either."""
+    for here, others in (("cpu", "cuda"), ("cuda", "cpu"), ("operators", "cpu cuda")):
+        assert sources(here)
+        for path in sources(here):
+            known = {name.split("/")[0] for name in includes_of(path)}
+            assert not known & {*others.split()}, path.name
+
+
+def test_arguments_are_checked_in_one_place() -> None:
+    """What an operator is given is the same on every device; `config` is the device's own."""
+    rules = re.compile(
+        r"\bcheck_(dim|image|shape|device|tensor|same_image|parameter|sub_kernels|biases|"
+        r"excitation\w*|grad_loss|needs)\("
+    )
+    holders = {path.name for path in sources(".") if rules.search(path.read_text())}
+    assert holders == {"checks.h", "arguments.h"}
+
+
+# Whose headers each room of the CUDA part may include, besides its own.
+ROOMS: dict[str, set[str]] = {
+    "cuda": set(),
+    "cuda/host": {"cuda", "cuda/convolution", "cuda/convolution/plain"},
+    "cuda/passes": {"cuda"},
+    "cuda/convolution": {"cuda"},
+    "cuda/convolution/plain": {"cuda", "cuda/convolution"},
+    "cuda/convolution/sm80": {"cuda", "cuda/convolution"},
+    "cuda/convolution/sm90": {"cuda", "cuda/convolution"},
+}
+
+
+def test_rooms_of_the_cuda_part() -> None:
+    seen = set()
+    for path in sources("cuda"):
+        room = path.parent.relative_to(CSRC).as_posix()
+        seen.add(room)
+        of_cuda = {str(Path(n).parent) for n in includes_of(path) if n.startswith("cuda/")}
+        assert of_cuda <= ROOMS[room] | {room}, path.name
+        assert room == "cuda/host" or not any(n.startswith("torch") for n in includes_of(path))
+    assert seen == {*ROOMS}
+
+
+def test_only_the_stable_interface_of_torch() -> None:
+    for path in sources("."):
+        for name in includes_of(path):
+            if name.startswith(("torch", "ATen", "c10")):
+                assert name.startswith(("torch/csrc/stable/", "torch/headeronly/")), path.name
+
+
+def test_plain_files_know_no_torch() -> None:
+    """Device code and the inner loops take plain data; headeronly has the half-precision types."""
+    plain = [CSRC / "geometry.h", *sources("cpu/isa"), *CSRC.glob("cuda/**/*.cuh")]
+    assert len(plain) > 1
+    for path in plain:
+        assert not any(name.startswith("torch") for name in includes_of(path)), path.name
+    for name in includes_of(CSRC / "cpu" / "kernels.h"):
+        assert not name.startswith("torch") or name.startswith("torch/headeronly/util/")
+
+
+def test_only_geometry_knows_the_corners() -> None:
+    """Corner numbers become rows and columns, and are chosen among, in one place."""
+    knows = re.compile(
+        r"\bcorner\w*\b[\w\s()^]*(&\s*1|>>\s*1|%\s*2|/\s*2)\b"  # bits of a number
+        r"|\bcorner\w*\s*(\^|[=!]=\s*\d|:\s*\{)"  # numbers that mean one corner or another
+    )
+    for line in (
+        "row = corner & 1;",
+        "((corner ^ flip) & 1) * 6 + ((corner ^ flip) >> 1) * 2",
+        "const bool right = static_cast<int>(tap.corner) / 2;",
+        "for (int64_t corner : {0, 3}) {",
+        "if (tap.corner == 2) {",
+    ):
+        assert knows.search(line), line
+    holders = {path.name for path in sources(".") if knows.search(path.read_text())}
+    assert holders == {"geometry.h"}
+
+
+def test_every_kernel_waits_for_earlier_launches() -> None:
+    """First of all: from 9.0 on it may have begun before they have ended."""
+    kernels = 0
+    for path in sources("cuda"):
+        text = path.read_text()
+        for begin in re.finditer(r"__global__", text):
+            body = text.index(") {\n", begin.end()) + 4
+            assert text[body:].lstrip().startswith("wait_for_earlier_launches();"), path.name
+            kernels += 1
+        assert "<<<" not in text, f"{path.name}: launch() knows what kernels may overlap"
+    assert kernels > 10
