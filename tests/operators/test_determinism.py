@@ -44,6 +44,27 @@ def test_runs_are_equal(threads: int, dtype: torch.dtype, device: str) -> None:
             assert_equal(again[name], result)
 
 
+def test_threads_that_share_many_samples(device: str) -> None:
+    """No thread touches a sample that is another one's."""
+    x, grad_out = torch.rand(2, 96, 64, 2, 2, device=device)
+    fc1_weight, fc2_weight = torch.randn(2, 64, 64, device=device)
+    biases = torch.randn(2, 64, device=device)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, *[4] * 8):
+            torch.set_num_threads(count)
+            given = x.clone().requires_grad_()
+            out = functional.squeeze_excite(given, fc1_weight, biases[0], fc2_weight, biases[1])
+            (grad_x,) = torch.autograd.grad(out, given, grad_out)
+            results.append((out.detach(), grad_x))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        for one, other in zip(result, results[0], strict=True):
+            assert_equal(one, other)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_deterministic_mode(dtype: torch.dtype, device: str) -> None:
     """Nothing is refused there; new memory, filled with NaN by PyTorch then, is never read."""

@@ -31,7 +31,7 @@ from ..cpu.test_capabilities import CAPABILITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = {False: 300, True: 900}  # seconds for the tests of one mutant: what hangs is caught
-KERNELS = re.compile(r"csrc/cpu/kernels_(\w+)\.cpp")
+KERNELS = re.compile(r"csrc/cpu/isa/(avx512|avx2|baseline)\.cpp")
 
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
@@ -53,10 +53,10 @@ TESTS = (
         "python/test_errors operators/test_{arguments,properties,layouts,forward}",
     ),
     (
-        r"csrc/cpu/reconstruction_loss",
+        r"csrc/cpu/host/reconstruction_loss",
         "operators/test_properties python/test_losses operators/test_layouts python/test_errors",
     ),
-    (r"csrc/cpu/squeeze_excite", "operators/test_{properties,layouts} python/test_errors"),
+    (r"csrc/cpu/host/squeeze_excite", "operators/test_{properties,layouts} python/test_errors"),
     (
         r"csrc/cpu/|csrc/geometry",
         "operators/test_properties cpu/test_direct_winograd_windows "
@@ -68,19 +68,24 @@ TESTS = (
     ),
     (r"csrc/cuda/convolution/sm90", "cuda/test_{hopper,tiles_and_streams} operators/test_forward"),
     (r"csrc/cuda/", "cuda/test_tiles_and_streams operators/test_{forward,backward,layouts}"),
+    (r"csrc/", "packaging/test_extension operators/test_{opcheck,arguments,layouts,forward}"),
 )
 # Among those, not the one that repeats itself with eight seeds.
 QUICK = "not (test_direct_winograd_windows and test_accuracy and float32)"
 # Every survivor of those has these to pass, too.
 MORE_TESTS = {
     False: "cpu/test_{direct_winograd_windows,guarded_memory} "
-    "operators/test_{layouts,numerics,nan}",
-    True: "operators/test_nan",
+    "operators/test_{layouts,numerics,nan,determinism}",
+    True: "cuda/test_hopper operators/test_nan",
 }
 
 # Path and text of lines on which no result depends, and why.
 EQUIVALENT = (
-    (r"csrc/cpu/choice\.h", r"Cost = |choose_way", "a way's price: all ways compute the same"),
+    (
+        r"csrc/cpu/convolution/plan\.",
+        r"Cost|costs|never",
+        "a way's price: all ways compute the same",
+    ),
     (
         r"csrc/cpu/",
         r"Workers\(.*run|per_worker|kItemsPerWorker|kIdle",
@@ -90,7 +95,10 @@ EQUIVALENT = (
     (r"csrc/cpu/", r"kGradientChunk|kMaxRun|kInputs = ", "how much is computed in registers"),
     (r"csrc/cpu/buffer\.h", r"page|line|first|last|MADV", "alignment and huge pages"),
     (r"csrc/cpu/", r"prefetch", "what is loaded early"),
-    (r"csrc/cpu/isa/pack\.h", r"step == 1", "the same copy, faster"),
+    (r"csrc/cpu/isa/convolution/pack\.h", r"step == 1", "the same copy, faster"),
+    (r"csrc/cpu/isa/passes/", r"totals\[c\] \+=", "each band has totals of its own, at first 0"),
+    (r"csrc/cuda/convolution/plain/", r"count_ % 64", "how many are added in a row"),
+    (r"csrc/cuda/host/", r"pieces of the workspace", "offsets of what isn't there"),
     (r"csrc/cuda/", r"prefetch|kStages|launch_bounds", "what is loaded early, and how much"),
 )
 
@@ -247,7 +255,7 @@ class Tree:
         command = [sys.executable, "-c", PYTEST, *quick, *options, *files]
         if self.cuda:
             command[-len(files) - 1] = "cuda and not slow"
-            sm = "90" if "/sm90/" in path else "80"
+            sm = "90" if "/sm90/" in path or "hopper" in tests else "80"
             command = [os.environ["GPU_RUNNER"], "--sm", sm, "python", *command[1:]]
         try:
             done = self.call(
