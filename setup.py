@@ -30,49 +30,18 @@ try:
 except ModuleNotFoundError:  # metadata needs no torch; decide() below says what is missing
     from setuptools.command.build_ext import build_ext as BuildExtension
 
-CPU_SOURCES = [
-    "csrc/bindings.cpp",
-    "csrc/registration.cpp",
-    "csrc/cpu/operators.cpp",
-    "csrc/cpu/dispatch.cpp",
-    "csrc/cpu/masked_conv2d.cpp",
-    "csrc/cpu/squeeze_excite.cpp",
-    "csrc/cpu/reconstruction_loss.cpp",
-    "csrc/cpu/sspcab.cpp",
-    "csrc/cpu/sspcab_backward.cpp",
-    "csrc/cpu/kernels_avx512.cpp",
-    "csrc/cpu/kernels_avx2.cpp",
-    "csrc/cpu/kernels_baseline.cpp",
-]
-CUDA_SOURCES = [
-    "csrc/cuda/host/operators.cpp",
-    "csrc/cuda/host/masked_conv2d.cpp",
-    "csrc/cuda/host/squeeze_excite.cpp",
-    "csrc/cuda/host/reconstruction_loss.cpp",
-    "csrc/cuda/host/sspcab.cpp",
-    "csrc/cuda/host/sspcab_backward.cpp",
-    "csrc/cuda/convolution/plan.cpp",
-    "csrc/cuda/convolution/sm80/half.cu",
-    "csrc/cuda/convolution/sm80/bfloat16.cu",
-    "csrc/cuda/convolution/sm80/tf32.cu",
-    "csrc/cuda/convolution/sm80/float.cu",
-    "csrc/cuda/convolution/sm80/double.cu",
-    "csrc/cuda/convolution/plain/plain.cu",
-    "csrc/cuda/passes/pack.cu",
-    "csrc/cuda/passes/channel_sums.cu",
-    "csrc/cuda/passes/gate.cu",
-    "csrc/cuda/passes/scale.cu",
-    "csrc/cuda/passes/squared_error.cu",
-    "csrc/cuda/passes/excitation_gradient.cu",
-    "csrc/cuda/passes/activation_gradient.cu",
-    "csrc/cuda/passes/parameter_gradients.cu",
-]
-HOPPER_SOURCES = [
-    "csrc/cuda/convolution/sm90/tensor_map.cpp",
-    "csrc/cuda/convolution/sm90/half.cu",
-    "csrc/cuda/convolution/sm90/bfloat16.cu",
-    "csrc/cuda/convolution/sm90/tf32.cu",
-]
+
+def sources(folder: str, but: str = "") -> list[str]:
+    """What is to be compiled in a folder of csrc, less one folder in it."""
+    paths = [p.relative_to(ROOT) for p in sorted((ROOT / "csrc" / folder).rglob("*.c*"))]
+    return [
+        path.as_posix()
+        for path in paths
+        if path.suffix in {".cpp", ".cu"} and not (but and path.is_relative_to(f"csrc/{but}"))
+    ]
+
+
+HOPPER = "cuda/convolution/sm90"
 
 DEBUG = os.environ.get("DEBUG") == "1"
 # 2.10: the oldest torch whose stable ABI has what we use. It compiles extensions as C++17, and so
@@ -150,9 +119,9 @@ class BuildSspcab(BuildExtension):
             # torch's own guess may be a wrapper's folder, without headers and libraries.
             cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = str(decision.toolkit.home)
             os.environ["TORCH_CUDA_ARCH_LIST"] = decision.arch_list
-            extension.sources += CUDA_SOURCES
+            extension.sources += sources("cuda", but=HOPPER)
             if build_support.has_hopper(decision):
-                extension.sources += HOPPER_SOURCES
+                extension.sources += sources(HOPPER)
                 extension.define_macros.append(("SSPCAB_WITH_SM90A", None))
             libraries += ["c10_cuda", "torch_cuda"]
             extension.extra_objects.append(str(decision.toolkit.runtime))
@@ -200,7 +169,7 @@ class BuildSspcab(BuildExtension):
 try:
     build_support.check_setuptools(setuptools.__version__)
     setup(
-        ext_modules=[Extension("sspcab_cuda._C", sources=CPU_SOURCES, language="c++")],
+        ext_modules=[Extension("sspcab_cuda._C", sources=sources("", but="cuda"), language="c++")],
         cmdclass={"build_ext": BuildSspcab, "egg_info": TaggedInfo},
     )
 except build_support.BuildError as error:

@@ -4,12 +4,16 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 #include <sstream>
 #include <string>
+#include <type_traits>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "cpu/convolution/plan.h"
+#include "cpu/isa/kernels.h"
 #ifdef SSPCAB_WITH_CUDA
+#include "cuda/host/device.h"
 #include "cuda/host/introspection.h"
 #endif
 
@@ -40,23 +44,24 @@ std::vector<int64_t> samples_of(const sspcab::cuda::Groups& groups) {
   return samples;
 }
 
-py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int64_t kernel_dim,
-              int64_t dilation, bool channels_last, bool allow_tf32, int config,
-              const std::string& parameter_dtype, int capability, int processors,
-              int64_t cache_bytes) {
+py::dict cuda_plan(const std::array<int64_t, 4>& shape, const std::string& dtype,
+                   int64_t kernel_dim, int64_t dilation, bool channels_last, bool allow_tf32,
+                   int config, const std::string& parameter_dtype, int capability, int processors,
+                   int64_t cache_bytes, std::optional<bool> runs_sm90) {
   namespace cuda = sspcab::cuda;
   if (config < -1 || config > cuda::kConfigs) {
     throw py::value_error(
         "sspcab: config must be -1 (automatic), 0 to 2 (tiles) or 3 (plain kernels); got " +
         std::to_string(config));
   }
-  const cuda::Problem problem{dtype_of(dtype),
-                              dtype_of(parameter_dtype.empty() ? dtype : parameter_dtype),
-                              {shape[0], shape[1], shape[2], shape[3], channels_last},
-                              {kernel_dim, dilation},
-                              allow_tf32,
-                              config,
-                              {capability, processors, cache_bytes, capability == 90}};
+  const cuda::Problem problem{
+      dtype_of(dtype),
+      dtype_of(parameter_dtype.empty() ? dtype : parameter_dtype),
+      {shape[0], shape[1], shape[2], shape[3], channels_last},
+      {kernel_dim, dilation},
+      allow_tf32,
+      config,
+      {capability, processors, cache_bytes, runs_sm90.value_or(capability == 90)}};
   py::dict result;
   result["tiled"] = problem.is_tiled();
   result["forward_launches"] = cuda::forward_launches(problem);
@@ -86,6 +91,16 @@ py::dict plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int
   return result;
 }
 
+py::dict cuda_device() {
+  const sspcab::cuda::Device device = sspcab::cuda::current_device();
+  py::dict result;
+  result["capability"] = device.capability;
+  result["processors"] = device.processors;
+  result["cache_bytes"] = device.cache_bytes;
+  result["runs_sm90"] = device.runs_sm90;
+  return result;
+}
+
 int64_t offset(const std::array<int64_t, 4>& shape, bool channels_last, int64_t pixel,
                int64_t channel) {
   return sspcab::cuda::Image{shape[0], shape[1], shape[2], shape[3], channels_last}.offset(pixel,
@@ -96,6 +111,57 @@ int64_t sum_slot(int64_t tile, int64_t pixels, int64_t pixel) {
   return sspcab::cuda::SumSlots{tile, pixels}.slot(pixel);
 }
 #endif
+
+// What the CPU's plan needs to know of an element type.
+struct CpuType {
+  int64_t element_bytes, lanes;  // of the arithmetic
+  bool converts;
+};
+
+template <class D>
+CpuType cpu_type() {
+  using T = sspcab::cpu::Compute<D>;
+  return {sizeof(T), sspcab::cpu::kernels<D>().tile / 2, !std::is_same_v<D, T>};
+}
+
+CpuType cpu_type_of(const std::string& name) {
+  if (name == "float16") return cpu_type<sspcab::cpu::Half>();
+  if (name == "bfloat16") return cpu_type<sspcab::cpu::BFloat16>();
+  if (name == "float32") return cpu_type<float>();
+  if (name == "float64") return cpu_type<double>();
+  throw py::value_error("sspcab: dtype must be float16, bfloat16, float32 or float64; got " + name);
+}
+
+py::dict cpu_plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int64_t kernel_dim,
+                  int64_t dilation, bool channels_last, int64_t config, int64_t threads) {
+  namespace cpu = sspcab::cpu;
+  const CpuType type = cpu_type_of(dtype);
+  const cpu::Sample sample{shape[1], shape[2], shape[3], channels_last};
+  const cpu::Plan plan(
+      {sample, {kernel_dim, dilation}, shape[0], type.element_bytes, type.converts, config},
+      {threads, type.lanes});
+  constexpr const char* kWays[] = {"direct", "winograd", "windows"};
+  py::dict costs;
+  costs["direct"] = plan.costs.direct;
+  costs["winograd"] = plan.costs.winograd;
+  costs["windows"] = plan.costs.windows;
+  std::vector<int64_t> groups;
+  for_each_group(plan, [&](int64_t, int64_t count) { groups.push_back(count); });
+  py::dict result;
+  result["way"] = kWays[static_cast<int>(plan.way)];
+  result["costs"] = costs;
+  result["threads"] = plan.threads;
+  result["groups"] = groups;
+  result["reads_in_place"] = plan.reads_in_place;
+  if (groups.empty()) return result;
+  const cpu::Bands bands = plan.bands(groups[0]);
+  const int64_t parts = plan.parts(groups[0], bands);
+  result["bands"] = bands.per_sample;
+  result["parts"] = parts;
+  result["packs_all"] =
+      plan.way == cpu::Way::windows ? !plan.reads_in_place : plan.packs_all(bands, parts);
+  return result;
+}
 
 py::dict build_info() {
   py::dict info;
@@ -125,9 +191,18 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of sspcab_cuda.";
   m.def("build_info", &build_info,
         "version, torch (built against), compiler, cuda, cuda_version, arch_list, cpu_capability");
+  m.def(
+      "cpu_plan", &cpu_plan,
+      "How the masked convolution would be computed on this CPU by so many threads: the way, what "
+      "each way costs in products of one input and one output channel, the samples of each group "
+      "and, for the first one, bands of rows in a sample, parts of a band's output channels, and "
+      "whether the image is read in place or packed at once. Computes nothing.",
+      py::arg("shape"), py::arg("dtype") = "float32", py::arg("kernel_dim") = 1,
+      py::arg("dilation") = 1, py::arg("channels_last") = true, py::arg("config") = -1,
+      py::arg("threads") = 1);
 #ifdef SSPCAB_WITH_CUDA
   m.def(
-      "plan", &plan,
+      "cuda_plan", &cuda_plan,
       "What a training step of the block would launch on a device of that capability (80 for 8.0), "
       "number of multiprocessors and L2 cache: the samples of each group, the launches in order "
       "and, for each convolution of the first group on the pipeline, path (sm80 or sm90), config, "
@@ -135,7 +210,11 @@ PYBIND11_MODULE(_C, m) {
       py::arg("shape"), py::arg("dtype") = "float32", py::arg("kernel_dim") = 1,
       py::arg("dilation") = 1, py::arg("channels_last") = true, py::arg("allow_tf32") = false,
       py::arg("config") = -1, py::arg("parameter_dtype") = "", py::arg("capability") = 80,
-      py::arg("processors") = 108, py::arg("cache_bytes") = 40 << 20);
+      py::arg("processors") = 108, py::arg("cache_bytes") = 40 << 20,
+      py::arg("runs_sm90") = py::none());
+  m.def("cuda_device", &cuda_device,
+        "What cuda_plan has to know of the current device: the capability whose kernels it has "
+        "loaded, and whether these have Hopper's own instructions.");
   m.def("offset", &offset, "Where an image's element lies, pixels counted through all samples.",
         py::arg("shape"), py::arg("channels_last"), py::arg("pixel"), py::arg("channel"));
   m.def("sum_slot", &sum_slot, "Where a pixel is summed, in tiles over samples of `pixels` pixels.",

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "geometry.h"
 #include "stable_compat.h"
 
 namespace sspcab {

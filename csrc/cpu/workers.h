@@ -8,17 +8,21 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cpu/threads.h"
+
 namespace sspcab::cpu {
 
 class Workers {
  public:
-  // `work` in elementary operations; starting a thread pays from about 10 µs of them.
-  explicit Workers(double work) {
-    constexpr double per_worker = 250e3;
-    count_ = std::clamp<int64_t>(static_cast<int64_t>(work / per_worker), 1,
-                                 torch::stable::get_num_threads());
+  // `work` in elementary operations.
+  explicit Workers(double work) : count_(threads_for(work, available())) {}
+  static Workers exactly(int64_t count) {
+    Workers workers(0.0);
+    workers.count_ = count;
+    return workers;
   }
 
+  static int64_t available() { return torch::stable::get_num_threads(); }
   int64_t count() const { return count_; }
 
   // body(item, worker) for every item, with worker < count().

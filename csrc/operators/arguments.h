@@ -42,6 +42,7 @@ struct MaskedConv2d {
   bool relu, allow_tf32;
   int64_t config;
 
+  SubKernels sub_kernels() const { return {weights[0].size(3), dilation}; }
   void check() const {
     check_image("x", x);
     check_sub_kernels(x, weights, dilation);
@@ -58,6 +59,7 @@ struct MaskedConv2dBackward {
   bool allow_tf32;
   int64_t config;
 
+  SubKernels sub_kernels() const { return {weights[0].size(3), dilation}; }
   void check() const {
     check_image("x", x);
     check_sub_kernels(x, weights, dilation);
@@ -144,6 +146,7 @@ struct SspcabBackward {
   bool allow_tf32;
   int64_t config;
 
+  SubKernels sub_kernels() const { return {weights[0].size(3), dilation}; }
   void check() const {
     check_image("x", x);
     check_sub_kernels(x, weights, dilation);

@@ -40,7 +40,7 @@ def test_the_planner_is_the_compiled_one(precision: str, capability: int) -> Non
     splits = set()
     for shape, kernel_dim, processors in itertools.product(SHAPES, (1, 3), (84, 132)):
         for config in (-1, *CONFIGS):
-            compiled = sspcab_cuda._extension._C.plan(
+            compiled = sspcab_cuda._extension._C.cuda_plan(
                 shape, dtype, kernel_dim, allow_tf32=precision == "tf32", config=config,
                 capability=capability, processors=processors, cache_bytes=ONE_GROUP,
             )  # fmt: skip
@@ -76,7 +76,7 @@ def test_the_planner_is_the_compiled_one(precision: str, capability: int) -> Non
 def test_sharing_at_no_cost_is_what_the_planner_does(capability: int) -> None:
     """But for a tie: the planner doesn't share where other tiles would be just as fast."""
     for shape in SHAPES:
-        compiled = sspcab_cuda._extension._C.plan(
+        compiled = sspcab_cuda._extension._C.cuda_plan(
             shape, "bfloat16", capability=capability, processors=132, cache_bytes=ONE_GROUP
         )
         hopper = capability == 90 and HAS_HOPPER

@@ -40,7 +40,7 @@ def test_as_many_samples_as_half_the_cache_has_images_for() -> None:
         (256, [16], [4] * 4),
         (512, [16], [16]),
     ):
-        plan = _C.plan(shape, "bfloat16", cache_bytes=cache * MIB)
+        plan = _C.cuda_plan(shape, "bfloat16", cache_bytes=cache * MIB)
         assert (sorted(plan["forward_groups"]), plan["backward_groups"]) == (
             sorted(forward),
             backward,
@@ -52,7 +52,7 @@ def test_as_many_samples_as_half_the_cache_has_images_for() -> None:
 def test_sizes_are_even_and_fill_the_processors(samples: int) -> None:
     """A sample of 64 x 64 pixels is 262144 elements: 4 of them are 8192 for each of 108 processors,
     however small the cache."""
-    plan = _C.plan((samples, 64, 64, 64), "float32", cache_bytes=MIB)
+    plan = _C.cuda_plan((samples, 64, 64, 64), "float32", cache_bytes=MIB)
     for groups in (plan["forward_groups"], plan["backward_groups"]):
         assert sum(groups) == samples and max(groups) - min(groups) <= 1
         assert min(groups) >= min(samples, 4) and max(groups) <= max(7, min(samples, 7))
@@ -62,13 +62,13 @@ def test_sizes_are_even_and_fill_the_processors(samples: int) -> None:
 def test_every_group_has_its_launches() -> None:
     """Weights are packed once, parameters' gradients finished once."""
     options = {"kernel_dim": 3, "channels_last": True}
-    whole = _C.plan((8, 64, 256, 256), "float16", cache_bytes=WITHOUT_END, **options)
-    parts = _C.plan((8, 64, 256, 256), "float16", **options)
+    whole = _C.cuda_plan((8, 64, 256, 256), "float16", cache_bytes=WITHOUT_END, **options)
+    parts = _C.cuda_plan((8, 64, 256, 256), "float16", **options)
     assert whole["forward_launches"] == ["pack", "convolution", "gate", "scale"]
     assert parts["forward_launches"] == ["pack", *["convolution", "gate", "scale"] * 8]
     *stages, last = whole["backward_launches"]
     assert parts["backward_launches"] == [*stages * 8, last]
-    parts = _C.plan((8, 64, 256, 256), "float16", channels_last=False)
+    parts = _C.cuda_plan((8, 64, 256, 256), "float16", channels_last=False)
     assert parts["forward_launches"] == ["pack", "convolution", "gate", "scale"] * 8
 
 
@@ -85,7 +85,7 @@ def _more_than_the_cache(dtype: torch.dtype, samples: int = 3, channels: int = 3
 
 def _groups(case: Case, dtype: torch.dtype) -> tuple[list[int], list[int]]:
     device = torch.cuda.get_device_properties(0)
-    plan = _C.plan(
+    plan = _C.cuda_plan(
         case.shape,
         str(dtype).removeprefix("torch."),
         processors=device.multi_processor_count,

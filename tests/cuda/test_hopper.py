@@ -44,7 +44,7 @@ STAGES = ("forward", "input_gradient", "weight_gradient")
     ],
 )
 def test_paths(shape: tuple[int, ...], dtype: str, options: dict[str, object], paths: str) -> None:
-    plan = _C.plan(shape, dtype, **{**HOPPER, **options})
+    plan = _C.cuda_plan(shape, dtype, **{**HOPPER, **options})
     assert " ".join(plan[stage]["path"] for stage in STAGES) == paths
 
 
@@ -52,14 +52,14 @@ def test_paths(shape: tuple[int, ...], dtype: str, options: dict[str, object], p
 def test_plan_of_units() -> None:
     """A persistent grid; a cluster's blocks share a tile where there are few; gradients share a
     launch."""
-    many = _C.plan((8, 256, 64, 64), "bfloat16", **HOPPER)["forward"]
+    many = _C.cuda_plan((8, 256, 64, 64), "bfloat16", **HOPPER)["forward"]
     assert many["tile"] == (128, 256) and many["splits"] == 1
     assert (many["units"], many["blocks"]) == (256, 132)
-    few = _C.plan((8, 1024, 16, 16), "bfloat16", **HOPPER)
+    few = _C.cuda_plan((8, 1024, 16, 16), "bfloat16", **HOPPER)
     assert few["forward"]["tile"] == (128, 256) and few["forward"]["splits"] == 2
     assert (few["forward"]["units"], few["forward"]["blocks"]) == (128, 128)
     assert "gradients" in few["backward_launches"]
-    odd = _C.plan((25, 1024, 8, 16), "bfloat16", **{**HOPPER, "processors": 67}, config=0)
+    odd = _C.cuda_plan((25, 1024, 8, 16), "bfloat16", **{**HOPPER, "processors": 67}, config=0)
     assert odd["forward"]["splits"] == 2 and odd["forward"]["blocks"] == 66  # whole clusters
 
 
@@ -91,7 +91,7 @@ class TestSharedTiles:
         """Forward and the gradient of x; blocks exchange sums more than once."""
         processors = torch.cuda.get_device_properties("cuda").multi_processor_count
         case = Case(1, 128, 16, 23 * processors // 2)  # 23/16 tiles for each processor
-        launch = _C.plan(case.shape, "float16", config=1, capability=90, processors=processors)
+        launch = _C.cuda_plan(case.shape, "float16", config=1, capability=90, processors=processors)
         assert launch["forward"]["splits"] == 2
         assert launch["forward"]["units"] > launch["forward"]["blocks"]
         values, grad, truth = exact_convolution(case, torch.float16, "cuda", "channels_last")

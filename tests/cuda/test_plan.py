@@ -25,7 +25,7 @@ def test_plan_of_launches() -> None:
     gradient."""
     shape = (2, 64, 32, 32)
     forward = ["convolution", "gate", "scale"]
-    plan = _C.plan(shape, "float16")
+    plan = _C.cuda_plan(shape, "float16")
     assert plan["tiled"] and plan["forward_launches"] == forward
     gradients = ["gradients"], ["input_gradient", "weight_gradient"]
     excitation = ["gate_gradient", "excitation_gradient", "activation_gradient"]
@@ -35,7 +35,7 @@ def test_plan_of_launches() -> None:
         {"parameter_dtype": "float32"},
         {"channels_last": False, "kernel_dim": 2},
     ):
-        plan = _C.plan(shape, "float16", **options)
+        plan = _C.cuda_plan(shape, "float16", **options)
         assert plan["forward_launches"] == ["pack", *forward]
         packing = [] if options.get("channels_last", True) else ["pack"]
         assert plan["backward_launches"] == [
@@ -45,28 +45,28 @@ def test_plan_of_launches() -> None:
             "parameter_gradients",
         ]
     for options in ({"capability": 75}, {"config": PLAIN}):
-        plan = _C.plan(shape, "float16", **options)
+        plan = _C.cuda_plan(shape, "float16", **options)
         assert not plan["tiled"]
         assert plan["forward_launches"] == ["convolution", "channel_sums", "gate", "scale"]
         assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
-    assert not _C.plan((2, 65, 32, 32), "float16")["tiled"]
+    assert not _C.cuda_plan((2, 65, 32, 32), "float16")["tiled"]
     # The gradients of x and of the weights share a launch where there is a kernel for their tiles.
     for channels, size, dtype in itertools.product((8, 64, 96, 128), (8, 16, 56), DTYPES):
-        plan = _C.plan((8, channels, size, size), dtype, cache_bytes=2**60)
+        plan = _C.cuda_plan((8, channels, size, size), dtype, cache_bytes=2**60)
         assert plan["backward_launches"] == [*excitation, *gradients[0], "parameter_gradients"]
-    plan = _C.plan((16, 256, 32, 32), "bfloat16", cache_bytes=2**60)
+    plan = _C.cuda_plan((16, 256, 32, 32), "bfloat16", cache_bytes=2**60)
     assert plan["backward_launches"] == [*excitation, *gradients[1], "parameter_gradients"]
 
 
 def test_plan_of_tiles() -> None:
-    plan = _C.plan((8, 128, 56, 56), "bfloat16")
+    plan = _C.cuda_plan((8, 128, 56, 56), "bfloat16")
     assert plan["forward"]["tile"] == (128, 128)
     assert plan["forward"]["blocks"] == 8 * 56 * 56 // 128
     assert plan["weight_gradient"]["splits"] > 1
-    small = _C.plan((1, 64, 16, 16), "bfloat16")
+    small = _C.cuda_plan((1, 64, 16, 16), "bfloat16")
     assert small["forward"]["tile"] == (64, 64) and small["forward"]["blocks"] == 4
     for config, dtype in itertools.product(range(3), ("float16", "float32", "float64")):
-        plan = _C.plan((2, 64, 32, 32), dtype, config=config)
+        plan = _C.cuda_plan((2, 64, 32, 32), dtype, config=config)
         for stage in ("forward", "input_gradient", "weight_gradient"):
             assert plan[stage]["config"] == config
             assert plan[stage]["shared_bytes"] <= 99 * 1024  # compute capability 8.6
@@ -76,7 +76,7 @@ def test_plan_of_tiles() -> None:
 def test_a_plan_takes_no_longer_for_larger_images(capability: int) -> None:
     def seconds(size: int) -> float:
         plan = functools.partial(
-            _C.plan, (8, 64, size, size), "float32", capability=capability, cache_bytes=2**60
+            _C.cuda_plan, (8, 64, size, size), "float32", capability=capability, cache_bytes=2**60
         )
         return min(timeit.repeat(plan, number=1, repeat=20))
 
@@ -85,14 +85,14 @@ def test_a_plan_takes_no_longer_for_larger_images(capability: int) -> None:
 
 def test_a_plan_for_nothing() -> None:
     for shape in ((0, 64, 8, 8), (2, 64, 0, 8), (2, 0, 8, 8)):
-        assert _C.plan(shape, "float16")["forward"]["units"] == 0
+        assert _C.cuda_plan(shape, "float16")["forward"]["units"] == 0
 
 
 @pytest.mark.parametrize("config", [-2, 4])
 def test_unknown_config(config: int) -> None:
     text = rf"config must be -1 \(automatic\), 0 to 2 \(tiles\) or 3 .*; got {config}"
     with pytest.raises(ValueError, match=text):
-        _C.plan((2, 64, 8, 8), "float16", config=config)
+        _C.cuda_plan((2, 64, 8, 8), "float16", config=config)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -105,7 +105,7 @@ def test_offsets_beyond_32_bits(channels_last: bool) -> None:
     expected_offset = pixel * c + 3 if channels_last else ((n - 6) * c + 3) * h * w + h * w - 1
     assert _C.offset(shape, channels_last, pixel, 3) == expected_offset
     assert _C.sum_slot(128, 49, 2**40) == 2**40 // 128 + 2**40 // 49
-    plan = _C.plan(shape, "float16", channels_last=channels_last, cache_bytes=2**60)
+    plan = _C.cuda_plan(shape, "float16", channels_last=channels_last, cache_bytes=2**60)
     tile = plan["forward"]["tile"]
     assert plan["forward"]["blocks"] == -(-n * h * w // tile[0]) * -(-c // tile[1])
 

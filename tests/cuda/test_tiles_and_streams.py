@@ -233,7 +233,7 @@ def test_config_that_the_channels_do_not_fit() -> None:
 def test_distances_beyond_32_bits(dilation: int) -> None:
     """The farthest that tiles take in an image 8 pixels wide; one more; the farthest of all."""
     shape = 2, 16, 9, 8
-    assert _C.plan(shape, "float16", dilation=dilation)["tiled"] == (dilation < 2**27 - 1)
+    assert _C.cuda_plan(shape, "float16", dilation=dilation)["tiled"] == (dilation < 2**27 - 1)
     tensors = leaves(arguments(Case(*shape), torch.float16, "cuda")[:9])
     y = ops.masked_conv2d(*tensors, dilation, True, False, -1)
     gradients = torch.autograd.grad(y.sum(), tensors[:5])

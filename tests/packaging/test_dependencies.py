@@ -129,8 +129,15 @@ def test_arguments_are_checked_in_one_place() -> None:
     assert holders == {"checks.h", "arguments.h"}
 
 
-# Whose headers each room of the CUDA part may include, besides its own.
+# Whose headers each room of a device's part may include, besides its own.
 ROOMS: dict[str, set[str]] = {
+    "cpu": set(),
+    "cpu/geometry": set(),
+    "cpu/isa": {"cpu/geometry", "cpu/isa/convolution", "cpu/isa/passes"},
+    "cpu/isa/convolution": set(),
+    "cpu/isa/passes": set(),
+    "cpu/convolution": {"cpu", "cpu/geometry", "cpu/isa"},
+    "cpu/host": {"cpu", "cpu/geometry", "cpu/isa", "cpu/convolution"},
     "cuda": set(),
     "cuda/host": {"cuda", "cuda/convolution", "cuda/convolution/plain"},
     "cuda/passes": {"cuda"},
@@ -141,15 +148,27 @@ ROOMS: dict[str, set[str]] = {
 }
 
 
-def test_rooms_of_the_cuda_part() -> None:
+def test_rooms() -> None:
     seen = set()
-    for path in sources("cuda"):
+    for path in [*sources("cpu"), *sources("cuda")]:
         room = path.parent.relative_to(CSRC).as_posix()
         seen.add(room)
-        of_cuda = {str(Path(n).parent) for n in includes_of(path) if n.startswith("cuda/")}
-        assert of_cuda <= ROOMS[room] | {room}, path.name
-        assert room == "cuda/host" or not any(n.startswith("torch") for n in includes_of(path))
+        rooms = {str(Path(n).parent) for n in includes_of(path) if n.startswith(("cpu/", "cuda/"))}
+        assert rooms <= ROOMS[room] | {room}, path.name
     assert seen == {*ROOMS}
+
+
+def test_host_rooms_alone_know_torch() -> None:
+    """Device code, plans and inner loops take plain data; headeronly has the half-precision types,
+    and threads are PyTorch's."""
+    plain = [path for path in [*sources("cpu"), *sources("cuda")] if path.parent.name != "host"]
+    assert len(plain) > 1
+    for path in [CSRC / "geometry.h", *plain]:
+        known = {name for name in includes_of(path) if name.startswith("torch")}
+        if path.name == "workers.h":
+            known -= {"torch/csrc/stable/ops.h"}
+        assert all(name.startswith("torch/headeronly/util/") for name in known), path.name
+        assert not known or path.name == "kernels.h", path.name
 
 
 def test_only_the_stable_interface_of_torch() -> None:
@@ -157,16 +176,6 @@ def test_only_the_stable_interface_of_torch() -> None:
         for name in includes_of(path):
             if name.startswith(("torch", "ATen", "c10")):
                 assert name.startswith(("torch/csrc/stable/", "torch/headeronly/")), path.name
-
-
-def test_plain_files_know_no_torch() -> None:
-    """Device code and the inner loops take plain data; headeronly has the half-precision types."""
-    plain = [CSRC / "geometry.h", *sources("cpu/isa"), *CSRC.glob("cuda/**/*.cuh")]
-    assert len(plain) > 1
-    for path in plain:
-        assert not any(name.startswith("torch") for name in includes_of(path)), path.name
-    for name in includes_of(CSRC / "cpu" / "kernels.h"):
-        assert not name.startswith("torch") or name.startswith("torch/headeronly/util/")
 
 
 def test_only_geometry_knows_the_corners() -> None:

@@ -8,9 +8,9 @@
 #include <type_traits>
 #include <utility>
 
-#include "cpu/kernels.h"
-#include "cpu/windows.h"
-#include "cpu/winograd.h"
+#include "cpu/isa/kernels.h"
+#include "cpu/geometry/windows.h"
+#include "cpu/geometry/winograd.h"
 
 #define SSPCAB_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)

@@ -1,8 +1,8 @@
 // The whole block on the CPU, forward: (A) masked convolution, bias, ReLU and channel sums, (B)
 // gate, (C) scaling and reconstruction error, group of samples by group of samples.
-#include "cpu/excitation.h"
-#include "cpu/masked_convolution.h"
-#include "cpu/operators.h"
+#include "cpu/host/excitation.h"
+#include "cpu/convolution/make_convolution.h"
+#include "cpu/host/operators.h"
 
 namespace sspcab::cpu {
 namespace {
@@ -14,7 +14,8 @@ void forward(const Sspcab& block, const Tensor& x, const SspcabResults& result) 
   const Sample s = sample_of(result.out);
   const int64_t samples = x.size(0), channels = s.channels, hidden = block.fc1_weight.size(0);
   const MaskedConv2d& a = block.convolution;
-  const MaskedConvolution<D> conv(s, {a.weights[0].size(3), a.dilation}, samples, a.config);
+  const auto convolution = make_convolution<D>(s, a.sub_kernels(), samples, a.config);
+  const Plan& plan = convolution->plan();
   const SubKernelWeights<T> weights(a.weights);
   const Buffer<T> bias = zeros<T>(channels);
   for (const Tensor& b : a.biases) k.add_scaled(Parameter<T>(b).get(), 1, channels, bias.get());
@@ -24,7 +25,7 @@ void forward(const Sspcab& block, const Tensor& x, const SspcabResults& result) 
   const D* x_data = data<D>(x);
   D* out = mutable_data<D>(result.out);
   const bool keeps = result.keeps();
-  const Filters<T> filters = conv.prepare(weights.view(), /*mirrored=*/false);
+  const Filters<T> filters = convolution->prepare(weights.view(), /*mirrored=*/false);
   D* y = keeps ? mutable_data<D>(result.y) : out;
   const Buffer<T> excited(keeps ? 0 : samples * (2 * channels + hidden));
   T* mean = keeps ? mutable_data<T>(result.excited.mean) : excited.get();
@@ -32,12 +33,12 @@ void forward(const Sspcab& block, const Tensor& x, const SspcabResults& result) 
   T* hidden_data =
       keeps ? mutable_data<T>(result.excited.hidden) : excited.get() + 2 * samples * channels;
   double error = 0;
-  for_each_group<D>(s, samples, [&](int64_t first, int64_t count) {
+  for_each_group(plan, [&](int64_t first, int64_t count) {
     const int64_t offset = first * s.numel();
-    const Bands bands = conv.bands(count);
+    const Bands bands = plan.bands(count);
     const Buffer<double> sums = zeros<double>(count * bands.per_sample * channels);
-    conv.forward(x_data + offset, count, bands, filters, bias.get(), a.relu, y + offset,
-                 sums.get());
+    convolution->forward(x_data + offset, count, bands, filters, bias.get(), a.relu, y + offset,
+                         sums.get());
     Workers(count * excitation.work()).run(count, [&](int64_t i, int64_t) {
       const int64_t n = first + i;
       excitation.forward(sums.get() + i * bands.per_sample * channels, bands.per_sample, s.pixels(),

@@ -1,5 +1,5 @@
 // mean((out - x)²) alone on the CPU, forward and backward.
-#include "cpu/operators.h"
+#include "cpu/host/operators.h"
 #include "cpu/workers.h"
 
 namespace sspcab::cpu {

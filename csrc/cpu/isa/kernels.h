@@ -1,32 +1,30 @@
 // The inner loops of the CPU operators as a table of functions, one table for each instruction
-// set and element type. Every function is serial and works on one sample or one tile; the files
-// beside this one decide who calls it with what, so a table knows neither tensors nor threads.
+// set and element type. Every function is serial and works on one sample or one tile; who calls it
+// with what is decided in cpu/host and cpu/convolution, so a table knows neither tensors nor threads.
 //
 // D is the type of the elements in memory, T = Compute<D> the type of all arithmetic, parameters
 // and sums; totals of pixels are double.
 //
-// Two layouts of our own, both of T:
-//   blocked image  [block of 16 channels][row][column][16 channels], zero beyond the last channel
-//   panel          the weights of one tile of output channels, for the filters of the four corners
-//                  or Winograd's nine: [filter][block][tap][16 channels][tile]
+// A layout of our own beside that of images (image.h), also of T:
+//   panel  the weights of one tile of output channels, for the filters of the four corners or
+//          Winograd's nine: [filter][block][tap][16 channels][tile]
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <cstddef>
 #include <cstdint>
 
+#include "cpu/geometry/image.h"
+#include "cpu/geometry/way.h"
+#include "cpu/geometry/windows.h"
+#include "cpu/geometry/winograd.h"
 #include "geometry.h"
 
 namespace sspcab::cpu {
 
-class Windows;
-
 using Half = c10::Half;
 using BFloat16 = c10::BFloat16;
-
-constexpr int64_t kBlock = 16;
 
 template <class D>
 struct ComputeType {
@@ -38,60 +36,6 @@ struct ComputeType<double> {
 };
 template <class D>
 using Compute = typename ComputeType<D>::type;
-
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// One sample: a dense (C, H, W) or (H, W, C) array.
-struct Sample {
-  int64_t channels, height, width;
-  bool channels_last;
-
-  int64_t pixels() const { return height * width; }
-  int64_t numel() const { return channels * pixels(); }
-  int64_t blocks() const { return divide_up(channels, kBlock); }
-};
-
-// Rows [first, last) of a sample.
-struct Rows {
-  int64_t first, last;
-
-  int64_t count() const { return last - first; }
-  // With `reach` more rows on both sides, as far as the image goes.
-  Rows widened(int64_t height, int64_t reach) const {
-    return {first > reach ? first - reach : 0, last + reach < height ? last + reach : height};
-  }
-};
-
-// Rows of a blocked image.
-template <class T>
-struct Blocked {
-  T* data;
-  Rows rows;
-  int64_t columns;
-
-  int64_t row_stride() const { return columns * kBlock; }
-  int64_t block_stride() const { return rows.count() * row_stride(); }
-  T* at(int64_t row, int64_t column) const {  // of block 0
-    return data + (row - rows.first) * row_stride() + column * kBlock;
-  }
-};
-
-// An image whose blocks of 16 channels are contiguous: a blocked one, or channels_last memory.
-template <class T>
-struct View {
-  const T* origin;  // of pixel (0, 0), which need not be in memory
-  int64_t pixel_stride, row_stride, block_stride;
-
-  const T* at(int64_t row, int64_t column) const {
-    return origin + row * row_stride + column * pixel_stride;
-  }
-  static View of(const Blocked<T>& b) {
-    return {b.at(0, 0), kBlock, b.row_stride(), b.block_stride()};
-  }
-  static View of(const T* channels_last, const Sample& s) {
-    return {channels_last, s.channels, s.width * s.channels, kBlock};
-  }
-};
 
 // What the reconstruction loss and the gate add to the gradient of the output:
 // G = grad_out + loss_scale · (y · gate - x).
@@ -119,14 +63,6 @@ struct Tap {
   int64_t filter, index;  // of a panel
 };
 
-// Winograd's components (winograd.h) are numbered 3 · row + column; rows and columns 0 and 2 have
-// the filters of the corners themselves.
-constexpr int64_t kComponents = 9;
-constexpr int64_t component_of(int64_t corner, bool mirrored) {
-  const int64_t place = mirrored ? SubKernels::opposite(corner) : corner;
-  return SubKernels::is_below(place) * 6 + SubKernels::is_right(place) * 2;
-}
-
 // The four sub-kernels where they lie, channels apart or channels_last: the weight of output o,
 // input c and tap t of a corner is at o · C · k'² + c · channel_stride + t · tap_stride.
 template <class T>
@@ -134,10 +70,6 @@ struct Weights {
   const T* corner[4];
   int64_t channel_stride, tap_stride;
 };
-
-// How the convolution and its gradients are computed (choice.h); the values of `config`.
-enum class Way { direct, winograd, windows };
-constexpr int64_t kAutomatic = -1;  // or a Way
 
 // C = A · B. Elements of A lie a_row apart along the rows and a_step along what is added up; rows
 // of B and C are contiguous.
@@ -161,8 +93,9 @@ struct WindowProducts {
   int64_t corner_stride, tap_stride, channel_stride;
 };
 
+// A share of a convolution: some of the rows of one sample, some of the tiles.
 template <class D>
-struct Convolution {
+struct Share {
   using T = Compute<D>;
   Sample sample;
   Rows rows;  // with Winograd: pairs of rows
@@ -206,9 +139,9 @@ struct Kernels {
                           T* result);
 
   // y = activation(convolution + bias); sums[c] += Σ y over the rows.
-  void (*convolve)(const Convolution<D>&, const T* bias, bool relu, D* y, double* sums);
+  void (*convolve)(const Share<D>&, const T* bias, bool relu, D* y, double* sums);
   // grad_x = convolution - loss_scale · (y · gate - x)
-  void (*convolve_input_gradient)(const Convolution<D>&, const OutputGradient<D>&, D* grad_x);
+  void (*convolve_input_gradient)(const Share<D>&, const OutputGradient<D>&, D* grad_x);
   // grad[tap][16][tile] += Σ over the rows of x ⊗ grad_a, for one block of input channels and one
   // tile of output channels, only for corners in the mask.
   void (*weight_gradient)(const Sample&, Rows, SubKernels, const View<T>& x, const View<T>& grad_a,
@@ -217,7 +150,7 @@ struct Kernels {
   void (*unpack_weight_gradient)(const T* grad, SubKernels, int64_t channels, int64_t block,
                                  int64_t tile, const bool corners[4], T* const grad_weights[4]);
 
-  // The windows' matrices and their products: isa/windows.h and isa/matrix_product.h
+  // The windows' matrices and their products: isa/convolution/{windows,matrix_product}.h
   void (*gather_rows)(const View<T>&, const Sample&, const Windows&, int64_t row, int64_t column,
                       int64_t block, T* to, int64_t row_stride);
   void (*gather_columns)(const View<T>&, const Sample&, const Windows&, int64_t row, int64_t column,

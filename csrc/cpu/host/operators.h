@@ -1,7 +1,7 @@
 // The CPU's part of the operators (operators/operators.h).
 #pragma once
 
-#include "cpu/tensors.h"
+#include "cpu/host/tensors.h"
 #include "operators/arguments.h"
 
 namespace sspcab::cpu {

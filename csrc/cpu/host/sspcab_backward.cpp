@@ -1,9 +1,9 @@
 // The whole block on the CPU, backward: (1) gradient of the gate, (2) excitation, (3) gradient of
 // the pre-activation and the bias, (4) grad_x, (5) the four weight gradients, group of samples by
 // group of samples.
-#include "cpu/convolution_gradient.h"
-#include "cpu/excitation.h"
-#include "cpu/operators.h"
+#include "cpu/host/convolution_gradient.h"
+#include "cpu/host/excitation.h"
+#include "cpu/host/operators.h"
 
 namespace sspcab::cpu {
 namespace {
@@ -15,8 +15,9 @@ std::vector<Tensor> backward(const SspcabBackward& a, std::optional<double> grad
   const Sample s = sample_of(a.x);
   const Tensor x = dense(a.x, s.channels_last), y = dense(a.y, s.channels_last);
   const int64_t samples = x.size(0), channels = s.channels, hidden = a.fc1_weight.size(0);
-  const MaskedConvolution<D> conv(s, {a.weights[0].size(3), a.dilation}, samples, a.config);
-  ConvolutionGradient<D> convolution_gradient(conv, a.x, a.weights, a.needs);
+  const auto convolution = make_convolution<D>(s, a.sub_kernels(), samples, a.config);
+  const Plan& plan = convolution->plan();
+  ConvolutionGradient<D> convolution_gradient(*convolution, a.x, a.weights, a.needs);
   const Excitation<D> excitation(a.fc1_weight, a.fc2_weight);
   ParameterGradient<T> grad_fc1_weight(a.fc1_weight, a.needs[6]),
       grad_fc1_bias(a.fc1_weight, {hidden}, a.needs[7]), grad_fc2_weight(a.fc2_weight, a.needs[8]),
@@ -30,8 +31,8 @@ std::vector<Tensor> backward(const SspcabBackward& a, std::optional<double> grad
                                    static_cast<T>(grad_loss.value_or(0) * 2 / x.numel())};
   const Buffer<T> grad_gate_input(samples * channels), grad_hidden_input(samples * hidden),
       grad_mean(samples * channels);
-  for_each_group<D>(s, samples, [&](int64_t first, int64_t count) {
-    const Bands bands = conv.bands(count);
+  for_each_group(plan, [&](int64_t first, int64_t count) {
+    const Bands bands = plan.bands(count);
     const int64_t items = count * bands.per_sample;
     const Buffer<double> grad_gate = zeros<double>(items * channels);
     Workers(2.0 * count * s.numel()).run(items, [&](int64_t item, int64_t) {

@@ -2,11 +2,11 @@
 //
 // A chunk is up to 256 neighbouring pixels; a tile is up to two vectors of output channels. For
 // each chunk and tile, rectangles of pixels that have the same taps inside the image are worked off
-// in runs along their longer side (convolution_run.h); taps outside, which would only add zeros,
+// in runs along their longer side (run.h); taps outside, which would only add zeros,
 // are left out, so the image needs no padding. Few products are added in a row: after kChain of
 // them a run's registers are added to its sums in the scratch, as float32 loses digits in long
 // sums. A panel too large for the second-level cache is walked through in parts (kPartBytes), each
-// by all runs of a chunk, while sums wait in the scratch. Sums are finished (convolution_finish.h)
+// by all runs of a chunk, while sums wait in the scratch. Sums are finished (finish.h)
 // run by run in channels_last, chunk by chunk otherwise.
 #pragma once
 
@@ -19,21 +19,21 @@ struct Chunk {
   int64_t first, count;
 };
 
-// The taps that lie inside the image for a pixel, into conv.taps; returns how many.
+// The taps that lie inside the image for a pixel, into share.taps; returns how many.
 template <class D>
-int64_t taps_inside(const Convolution<D>& conv, int64_t row, int64_t column) {
-  const SubKernels& kernels = conv.sub_kernels;
+int64_t taps_inside(const Share<D>& share, int64_t row, int64_t column) {
+  const SubKernels& kernels = share.sub_kernels;
   int64_t count = 0;
   for (int64_t corner = 0; corner < 4; ++corner) {
     int64_t tap = 0;
     for (int64_t i = 0; i < kernels.kernel_dim; ++i) {
-      const int64_t down = conv.sign * kernels.row(corner, i);
-      const bool row_inside = row + down >= 0 && row + down < conv.sample.height;
+      const int64_t down = share.sign * kernels.row(corner, i);
+      const bool row_inside = row + down >= 0 && row + down < share.sample.height;
       for (int64_t j = 0; j < kernels.kernel_dim; ++j, ++tap) {
-        const int64_t right = conv.sign * kernels.column(corner, j);
-        if (!row_inside || column + right < 0 || column + right >= conv.sample.width) continue;
-        conv.taps[count++] = {down * conv.input.row_stride + right * conv.input.pixel_stride,
-                              conv.filter_of(corner), tap};
+        const int64_t right = share.sign * kernels.column(corner, j);
+        if (!row_inside || column + right < 0 || column + right >= share.sample.width) continue;
+        share.taps[count++] = {down * share.input.row_stride + right * share.input.pixel_stride,
+                               share.filter_of(corner), tap};
       }
     }
   }
@@ -48,21 +48,21 @@ inline int64_t next_border(const int64_t* borders, int64_t position) {
 // Calls body(pixels) for runs that together are the chunk. Before, in.taps, in.tap_count and
 // in.pixel_stride are set; sum_stride is that of a chunk's sums.
 template <class D, class Body>
-void for_each_run(const Convolution<D>& conv, const Chunk& chunk, int64_t pixel_sums,
+void for_each_run(const Share<D>& share, const Chunk& chunk, int64_t pixel_sums,
                   RunInput<Compute<D>>& in, const Body& body) {
-  const int64_t width = conv.sample.width;
+  const int64_t width = share.sample.width;
   const int64_t first_row = chunk.first / width, first_column = chunk.first % width;
   const int64_t last_row = divide_up(chunk.first + chunk.count, width);
   const int64_t last_column = std::min(width, first_column + chunk.count);
   for (int64_t row = first_row, next_row; row < last_row; row = next_row) {
-    next_row = std::min(last_row, next_border(conv.row_borders, row));
+    next_row = std::min(last_row, next_border(share.row_borders, row));
     for (int64_t column = first_column, next_column; column < last_column; column = next_column) {
-      next_column = std::min(last_column, next_border(conv.column_borders, column));
-      in.tap_count = taps_inside(conv, row, column);
+      next_column = std::min(last_column, next_border(share.column_borders, column));
+      in.tap_count = taps_inside(share, row, column);
       const int64_t rows = next_row - row, columns = next_column - column;
       const bool along_row = columns >= rows;
       const int64_t step = along_row ? 1 : width, across = along_row ? width : 1;
-      in.pixel_stride = along_row ? conv.input.pixel_stride : conv.input.row_stride;
+      in.pixel_stride = along_row ? share.input.pixel_stride : share.input.row_stride;
       for (int64_t line = 0; line < std::min(rows, columns); ++line) {
         int64_t pixel = row * width + column + line * across;
         int64_t left = std::max(rows, columns);
@@ -78,30 +78,30 @@ void for_each_run(const Convolution<D>& conv, const Chunk& chunk, int64_t pixel_
 }
 
 template <class D, int Vectors, class Finish>
-void convolve_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t tile, bool first_tile,
+void convolve_chunk(const Share<D>& share, const Chunk& chunk, int64_t tile, bool first_tile,
                     const Compute<D>* parameter, D* result, double* totals, const Finish& finish) {
   using T = Compute<D>;
   constexpr int64_t pixel_sums = Vectors * kLanes<T>;
-  const Sample& s = conv.sample;
-  const int64_t taps = conv.sub_kernels.taps(), blocks = s.blocks();
+  const Sample& s = share.sample;
+  const int64_t taps = share.sub_kernels.taps(), blocks = s.blocks();
   const int64_t first_channel = tile * 2 * kLanes<T>;
   const int64_t part = std::max<int64_t>(1, kPartBytes / (kBlock * taps * pixel_sums * sizeof(T)));
   const int64_t chain = std::max<int64_t>(1, kChain / (kBlock * taps));
   RunInput<T> in;
-  in.block_stride = conv.input.block_stride;
-  in.taps = conv.taps;
-  in.panel_taps = conv.sub_kernels.taps_per_corner();
+  in.block_stride = share.input.block_stride;
+  in.taps = share.taps;
+  in.panel_taps = share.sub_kernels.taps_per_corner();
   in.filter_stride = s.channels * in.panel_taps * pixel_sums;
   if (first_tile) {
-    const int64_t rows = divide_up(chunk.count, s.width) + conv.sub_kernels.reach();
-    in.ahead = rows * conv.input.row_stride;
+    const int64_t rows = divide_up(chunk.count, s.width) + share.sub_kernels.reach();
+    in.ahead = rows * share.input.row_stride;
   }
-  const T* panel = conv.panels + first_channel * s.channels * in.panel_taps * conv.filters();
+  const T* panel = share.panels + first_channel * s.channels * in.panel_taps * share.filters();
   for (int64_t first = 0; first < blocks; first += part) {
     const int64_t last = std::min(first + part, blocks);
-    for_each_run(conv, chunk, pixel_sums, in, [&](const Pixels& pixels) {
-      T* sums = conv.scratch + (pixels.first - chunk.first) * pixel_sums;
-      const T* pixel = conv.input.at(pixels.first / s.width, pixels.first % s.width);
+    for_each_run(share, chunk, pixel_sums, in, [&](const Pixels& pixels) {
+      T* sums = share.scratch + (pixels.first - chunk.first) * pixel_sums;
+      const T* pixel = share.input.at(pixels.first / s.width, pixels.first % s.width);
       in.sum_stride = pixels.sum_stride;
       if (last == blocks) prefetch_result<D, Vectors>(s, pixels, first_channel, result);
       for (int64_t block = first; block < last; block += chain) {
@@ -121,27 +121,28 @@ void convolve_chunk(const Convolution<D>& conv, const Chunk& chunk, int64_t tile
   }
   if (!s.channels_last) {
     finish_squares<D, Vectors>(s, {chunk.first, 1, chunk.count, pixel_sums}, first_channel,
-                               conv.scratch, parameter, result, totals, finish);
+                               share.scratch, parameter, result, totals, finish);
   }
 }
 
 template <class D, class Finish>
-void convolve_directly(const Convolution<D>& conv, const Compute<D>* parameter, D* result,
+void convolve_directly(const Share<D>& share, const Compute<D>* parameter, D* result,
                        double* totals, const Finish& finish) {
   using T = Compute<D>;
-  const Sample& s = conv.sample;
-  const int64_t panel_bytes = 2 * kVectorBytes * s.channels * conv.sub_kernels.taps();
+  const Sample& s = share.sample;
+  const int64_t panel_bytes = 2 * kVectorBytes * s.channels * share.sub_kernels.taps();
   const int64_t group = std::max<int64_t>(1, kGroupBytes / panel_bytes);  // of tiles
-  const int64_t end = conv.rows.last * s.width;
-  for (int64_t tiles = conv.first_tile; tiles < conv.last_tile; tiles += group) {
-    for (Chunk chunk{conv.rows.first * s.width, 0}; chunk.first < end; chunk.first += chunk.count) {
+  const int64_t end = share.rows.last * s.width;
+  for (int64_t tiles = share.first_tile; tiles < share.last_tile; tiles += group) {
+    for (Chunk chunk{share.rows.first * s.width, 0}; chunk.first < end;
+         chunk.first += chunk.count) {
       chunk.count = s.width < kChunk ? std::min(kChunk / s.width * s.width, end - chunk.first)
                                      : std::min(divide_up(s.width, divide_up(s.width, kChunk)),
                                                 s.width - chunk.first % s.width);
-      for (int64_t tile = tiles; tile < std::min(tiles + group, conv.last_tile); ++tile) {
+      for (int64_t tile = tiles; tile < std::min(tiles + group, share.last_tile); ++tile) {
         (panel_width<T>(s.channels, tile) == 2 * kLanes<T>
              ? convolve_chunk<D, 2, Finish>
-             : convolve_chunk<D, 1, Finish>)(conv, chunk, tile, tile == tiles, parameter, result,
+             : convolve_chunk<D, 1, Finish>)(share, chunk, tile, tile == tiles, parameter, result,
                                              totals, finish);
       }
     }

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "cpu/tensors.h"
+#include "cpu/host/tensors.h"
 #include "cpu/workers.h"
 
 namespace sspcab::cpu {

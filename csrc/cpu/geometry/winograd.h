@@ -13,9 +13,18 @@
 
 #include <algorithm>
 
-#include "cpu/kernels.h"
+#include "cpu/geometry/image.h"
+#include "geometry.h"
 
 namespace sspcab::cpu {
+
+// The components are numbered 3 · row + column; rows and columns 0 and 2 have
+// the filters of the corners themselves.
+constexpr int64_t kComponents = 9;
+constexpr int64_t component_of(int64_t corner, bool mirrored) {
+  const int64_t place = mirrored ? SubKernels::opposite(corner) : corner;
+  return SubKernels::is_below(place) * 6 + SubKernels::is_right(place) * 2;
+}
 
 // The outputs of one axis in pairs; what would lie beyond the image is computed for nothing.
 struct Pairs {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cpu/buffer.h"
-#include "cpu/kernels.h"
+#include "cpu/isa/kernels.h"
 #include "layout.h"
 
 namespace sspcab::cpu {

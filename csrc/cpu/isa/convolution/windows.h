@@ -1,4 +1,4 @@
-// From images to the matrices of the windows (cpu/windows.h) and back.
+// From images to the matrices of the windows (cpu/geometry/windows.h) and back.
 #pragma once
 
 // A pixel's vector of channels [v, v + lanes) of a block; 0 outside the image.
@@ -87,28 +87,29 @@ void scatter_rows(const T* products, int64_t row_stride, const Sample& s, const 
 }
 
 template <class D, int Vectors, class Finish>
-void add_products_of(const Convolution<D>& conv, int64_t tile, const Compute<D>* parameter,
-                     D* result, double* totals, const Finish& finish) {
+void add_products_of(const Share<D>& share, int64_t tile, const Compute<D>* parameter, D* result,
+                     double* totals, const Finish& finish) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>, width = Vectors * lanes;
-  const Sample& s = conv.sample;
-  const Windows windows(s, conv.sub_kernels);
-  const int64_t kernel_dim = conv.sub_kernels.kernel_dim;
-  const int64_t taps = conv.sign > 0 ? 1 : conv.sub_kernels.taps_per_corner();
+  const Sample& s = share.sample;
+  const Windows windows(s, share.sub_kernels);
+  const int64_t kernel_dim = share.sub_kernels.kernel_dim;
+  const int64_t taps = share.sign > 0 ? 1 : share.sub_kernels.taps_per_corner();
   const int64_t first_channel = tile * 2 * lanes, channels = s.channels - first_channel;
-  memset(conv.scratch, 0, s.pixels() * width * sizeof(T));
+  memset(share.scratch, 0, s.pixels() * width * sizeof(T));
   for (int64_t corner = 0; corner < 4; ++corner) {
     for (int64_t tap = 0; tap < taps; ++tap) {
       int64_t row = windows.first_row(corner), column = windows.first_column(corner);
-      if (conv.sign < 0) {
-        row += conv.sub_kernels.row(corner, tap / kernel_dim);
-        column += conv.sub_kernels.column(corner, tap % kernel_dim);
+      if (share.sign < 0) {
+        row += share.sub_kernels.row(corner, tap / kernel_dim);
+        column += share.sub_kernels.column(corner, tap % kernel_dim);
       }
-      const T* const products = conv.products.data + corner * conv.products.corner_stride +
-                                tap * conv.products.tap_stride +
-                                (tile - conv.first_tile) * 2 * lanes * conv.products.channel_stride;
-      scatter_rows<T, Vectors>(products, conv.products.channel_stride, s, windows, row, column,
-                               channels, conv.scratch);
+      const T* const products =
+          share.products.data + corner * share.products.corner_stride +
+          tap * share.products.tap_stride +
+          (tile - share.first_tile) * 2 * lanes * share.products.channel_stride;
+      scatter_rows<T, Vectors>(products, share.products.channel_stride, s, windows, row, column,
+                               channels, share.scratch);
     }
   }
   // In pieces, as totals of many pixels would lose digits.
@@ -116,19 +117,19 @@ void add_products_of(const Convolution<D>& conv, int64_t tile, const Compute<D>*
     (s.channels_last ? finish_pixels<D, Vectors, Finish>
                      : finish_squares<D, Vectors, Finish>)(s, {first, 1, last - first, width},
                                                            first_channel,
-                                                           conv.scratch + first * width, parameter,
+                                                           share.scratch + first * width, parameter,
                                                            result, totals, finish);
   });
 }
 
-// The sums of the corners' products, finished like those of the direct way (convolution_finish.h).
+// The sums of the corners' products, finished like those of the direct way (finish.h).
 template <class D, class Finish>
-void add_products(const Convolution<D>& conv, const Compute<D>* parameter, D* result,
-                  double* totals, const Finish& finish) {
+void add_products(const Share<D>& share, const Compute<D>* parameter, D* result, double* totals,
+                  const Finish& finish) {
   using T = Compute<D>;
-  for (int64_t tile = conv.first_tile; tile < conv.last_tile; ++tile) {
-    (panel_width<T>(conv.sample.channels, tile) == 2 * kLanes<T>
+  for (int64_t tile = share.first_tile; tile < share.last_tile; ++tile) {
+    (panel_width<T>(share.sample.channels, tile) == 2 * kLanes<T>
          ? add_products_of<D, 2, Finish>
-         : add_products_of<D, 1, Finish>)(conv, tile, parameter, result, totals, finish);
+         : add_products_of<D, 1, Finish>)(share, tile, parameter, result, totals, finish);
   }
 }

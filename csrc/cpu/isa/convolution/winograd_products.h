@@ -86,16 +86,16 @@ void multiply_part(const T* inputs, int64_t tile_stride, const T* panel, int64_t
 
 // Products of one component of a chunk, [tile of output channels][component][tile][channel].
 template <class D>
-void multiply_component(const Convolution<D>& conv, const Winograd& winograd, int64_t tiles,
+void multiply_component(const Share<D>& share, const Winograd& winograd, int64_t tiles,
                         int64_t component, int64_t first_tile, int64_t last_tile,
                         const Compute<D>* inputs, Compute<D>* products) {
   using T = Compute<D>;
   constexpr int64_t width = 2 * kLanes<T>;
-  const Sample& s = conv.sample;
+  const Sample& s = share.sample;
   const int64_t taps = winograd.taps_per_corner(), stride = winograd.tile_stride();
   const auto panel = [&](int64_t tile, int64_t block) {
     const int64_t w = panel_width<T>(s.channels, tile);
-    return conv.panels +
+    return share.panels +
            ((tile * width * kComponents + component * w) * s.channels + block * kBlock * w) * taps;
   };
   const int64_t step = winograd.blocks_of_part();

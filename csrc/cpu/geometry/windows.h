@@ -13,7 +13,8 @@
 
 #include <algorithm>
 
-#include "cpu/kernels.h"
+#include "cpu/geometry/image.h"
+#include "geometry.h"
 
 namespace sspcab::cpu {
 

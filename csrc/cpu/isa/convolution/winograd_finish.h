@@ -1,5 +1,5 @@
 // Winograd's filtering: products become sums, and what is done to the sums of the direct way
-// (convolution_finish.h) is done to them.
+// (finish.h) is done to them.
 #pragma once
 
 // The sums of a tile's 2 × 2 outputs, a vector of channels.
@@ -42,7 +42,7 @@ struct Products {
   using T = Compute<D>;
   static constexpr int64_t kSize = Vectors * kLanes<T>;
 
-  const Convolution<D>& conv;
+  const Share<D>& share;
   const Winograd& winograd;
   const Tiles& tiles;
   int64_t tile;
@@ -52,7 +52,7 @@ struct Products {
   int64_t first_column() const { return winograd.columns().first(tiles.columns.first); }
   // Columns of the image.
   int64_t columns() const {
-    return std::min(winograd.row_outputs(tiles), conv.sample.width - first_column());
+    return std::min(winograd.row_outputs(tiles), share.sample.width - first_column());
   }
 
   // body(sums, v, width, column) for the vectors v of channels of each tile of pair of rows r, and
@@ -88,7 +88,7 @@ bool finish_channels_last(const Products<D, Vectors>& products, int64_t r, Last 
                           const Finish& finish) {
   using T = Compute<D>;
   constexpr int64_t lanes = kLanes<T>;
-  const Sample& s = products.conv.sample;
+  const Sample& s = products.share.sample;
   const int64_t first = products.first_channel(), channels = s.channels, width = s.width;
   const int64_t apart = products.winograd.apart(), row = products.winograd.rows().first(r);
   const int64_t rows = row + apart < s.height ? 2 : 1;
@@ -133,10 +133,10 @@ bool finish_channels_first(const Products<D, Vectors>& products, int64_t r,
                            const Finish& finish) {
   using T = Compute<D>;
   constexpr int64_t size = Products<D, Vectors>::kSize;
-  const Sample& s = products.conv.sample;
+  const Sample& s = products.share.sample;
   const int64_t apart = products.winograd.apart();
   const int64_t row_size = products.winograd.row_outputs(products.tiles) * size;
-  T* const rows = products.conv.scratch;
+  T* const rows = products.share.scratch;
   T* const first = rows - products.first_column() * size;
   const auto store_sums = [&](const TileSums<T>& sums, auto v, Full, int64_t column)
                               __attribute__((always_inline)) {
@@ -161,7 +161,7 @@ template <class D, int Vectors, class Finish>
 bool finish_pair(const Products<D, Vectors>& products, int64_t r, const Compute<D>* parameter,
                  D* result, double* totals, const Finish& finish) {
   using T = Compute<D>;
-  const Sample& s = products.conv.sample;
+  const Sample& s = products.share.sample;
   if (!s.channels_last) {
     return finish_channels_first(products, r, parameter, result, totals, finish);
   }
@@ -175,14 +175,14 @@ bool finish_pair(const Products<D, Vectors>& products, int64_t r, const Compute<
 template <class D, int Vectors, class Finish>
 void finish_tiles(const Products<D, Vectors>& products, const Compute<D>* parameter, D* result,
                   double* totals, const Finish& finish) {
-  const Convolution<D>& conv = products.conv;
-  const Sample& s = conv.sample;
+  const Share<D>& share = products.share;
+  const Sample& s = share.sample;
   for (int64_t r = products.tiles.rows.first; r < products.tiles.rows.last; ++r) {
     if (finish_pair(products, r, parameter, result, totals, finish)) continue;
     for (int64_t i = 0; i < 2; ++i) {
       const int64_t row = products.winograd.rows().first(r) + i * products.winograd.apart();
       if (row >= s.height) break;
-      convolve_chunk<D, Vectors>(conv,
+      convolve_chunk<D, Vectors>(share,
                                  {row * s.width + products.first_column(), products.columns()},
                                  products.tile, false, parameter, result, totals, finish);
     }

@@ -1,7 +1,7 @@
 // Squeeze and excitation alone on the CPU, forward and backward.
-#include "cpu/excitation.h"
-#include "cpu/masked_convolution.h"
-#include "cpu/operators.h"
+#include "cpu/host/excitation.h"
+#include "cpu/convolution/plan.h"
+#include "cpu/host/operators.h"
 
 namespace sspcab::cpu {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "cpu/kernels.h"
+#include "cpu/isa/kernels.h"
 
 namespace sspcab::cpu {
 

@@ -1,7 +1,7 @@
 // The operators on the CPU.
-#include "cpu/operators.h"
+#include "cpu/host/operators.h"
 
-#include "cpu/kernels.h"
+#include "cpu/isa/kernels.h"
 #include "operators/operators.h"
 
 namespace sspcab::cpu {

@@ -55,27 +55,27 @@ __attribute__((noinline)) void transform_pixels(const Sample& s, const Winograd&
 
 // The inputs of a chunk: [component][part][tile][block][tap of a corner][16 channels]
 template <class D>
-void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, const Tiles& tiles,
+void transform_inputs(const Share<D>& share, const Winograd& winograd, const Tiles& tiles,
                       Compute<D>* result) {
   using T = Compute<D>;
-  const Sample& s = conv.sample;
-  const int64_t apart = winograd.apart(), right = apart * conv.input.pixel_stride;
-  const int64_t kernel_dim = conv.sub_kernels.kernel_dim;
+  const Sample& s = share.sample;
+  const int64_t apart = winograd.apart(), right = apart * share.input.pixel_stride;
+  const int64_t kernel_dim = share.sub_kernels.kernel_dim;
   for (int64_t r = tiles.rows.first; r < tiles.rows.last; ++r) {
-    for (int64_t tap = 0; tap < conv.sub_kernels.taps_per_corner(); ++tap) {
-      const int64_t row = winograd.rows().first(r) + conv.first_offset(tap / kernel_dim);
+    for (int64_t tap = 0; tap < share.sub_kernels.taps_per_corner(); ++tap) {
+      const int64_t row = winograd.rows().first(r) + share.first_offset(tap / kernel_dim);
       const bool rows_inside = row >= 0 && row + 2 * apart < s.height;
       T* to = result;
       for (int64_t c = tiles.columns.first; c < tiles.columns.last; c += apart) {
-        const int64_t first = winograd.columns().first(c) + conv.first_offset(tap % kernel_dim);
+        const int64_t first = winograd.columns().first(c) + share.first_offset(tap % kernel_dim);
         const int64_t last = first + std::min(apart, tiles.columns.last - c);
         for (int64_t column = first; column < last; ++column, to += winograd.tile_stride()) {
-          const T* const of_row[3] = {conv.input.at(row, column),
-                                      conv.input.at(row + apart, column),
-                                      conv.input.at(row + 2 * apart, column)};
+          const T* const of_row[3] = {share.input.at(row, column),
+                                      share.input.at(row + apart, column),
+                                      share.input.at(row + 2 * apart, column)};
           if (rows_inside && column >= 0 && column + 2 * apart < s.width) {
             transform_pixels<T>(
-                s, winograd, tiles.count(), tap, conv.input.block_stride,
+                s, winograd, tiles.count(), tap, share.input.block_stride,
                 [=](int64_t a, int64_t b, int64_t offset, auto width) {
                   const T* const from = of_row[a] + b * right + offset;
                   if (b > 0) __builtin_prefetch(from + 4 * right);  // two steps to the right
@@ -85,7 +85,7 @@ void transform_inputs(const Convolution<D>& conv, const Winograd& winograd, cons
             continue;
           }
           transform_pixels<T>(
-              s, winograd, tiles.count(), tap, conv.input.block_stride,
+              s, winograd, tiles.count(), tap, share.input.block_stride,
               [&](int64_t a, int64_t b, int64_t offset, auto width) {
                 const int64_t y = row + a * apart, x = column + b * apart;
                 const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
