@@ -8,6 +8,7 @@ from . import convert, flops, functional, reference
 from ._extension import build_info
 from .convert import replace
 from .decompositions import decompositions
+from .explain import explain
 from .losses import collect_reconstruction_losses, total_loss
 from .modules import SSPCAB, MaskedConv2d, SELayer
 
@@ -24,6 +25,7 @@ __all__ = [
     "collect_reconstruction_losses",
     "convert",
     "decompositions",
+    "explain",
     "functional",
     "reference",
     "replace",

@@ -58,10 +58,14 @@ def _convolutions_allow_tf32() -> bool:
     return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
 
 
+def uses_tf32(x: Tensor) -> bool:
+    """Whether the convolution rounds its operands to TF32."""
+    return x.is_cuda and x.dtype == torch.float32 and _convolutions_allow_tf32()
+
+
 def _precision(x: Tensor) -> tuple[bool, ...]:
     """The trailing arguments of the convolution's operators, where they aren't the defaults."""
-    uses_tf32 = x.is_cuda and x.dtype == torch.float32 and _convolutions_allow_tf32()
-    return (True,) if uses_tf32 else ()
+    return (True,) if uses_tf32(x) else ()
 
 
 def masked_conv2d(

@@ -325,6 +325,20 @@ class SSPCAB(_FourConvolutions):
         reason = reason_to_call(self, kinds) or reason_to_call(se, _GATE, "se.")
         return reason or (*read(parts(self, _CONVOLUTIONS)), *read(parts(se, _LAYERS)))
 
+    def reason_to_call(self, x: Tensor) -> str | None:
+        """Why the block calls its parts for x, as the published layer does; None where it is fused.
+
+        Runs nothing, no hook either.
+        """
+        if not has_kernels(x):
+            return _no_kernels(x)
+        kinds = _BLOCK[self.variant]
+        se: Any = self._modules.get("se")
+        reason = reason_to_call(self, kinds) or reason_to_call(se, _GATE, "se.")
+        if reason is None and self.variant == "tensorflow":
+            return 'the variant "tensorflow" has no fused kernels'
+        return reason
+
     def __prepare_scriptable__(self) -> nn.Module:
         return _ScriptableBlock(self)
 
