@@ -14,7 +14,7 @@
 #include "cpu/isa/kernels.h"
 #ifdef SSPCAB_WITH_CUDA
 #include "cuda/host/device.h"
-#include "cuda/host/introspection.h"
+#include "cuda/plan/plan.h"
 #endif
 
 namespace py = pybind11;
@@ -62,14 +62,16 @@ py::dict cuda_plan(const std::array<int64_t, 4>& shape, const std::string& dtype
       allow_tf32,
       config,
       {capability, processors, cache_bytes, runs_sm90.value_or(capability == 90)}};
+  const cuda::ForwardPlan forward(problem, problem.groups(cuda::kForwardImages));
+  constexpr bool kAllCorners[] = {true, true, true, true};
+  const cuda::BackwardPlan backward(problem, problem.groups(cuda::kBackwardImages), true,
+                                    kAllCorners);
   py::dict result;
   result["tiled"] = problem.is_tiled();
-  result["forward_launches"] = cuda::forward_launches(problem);
-  result["backward_launches"] = cuda::backward_launches(problem);
-  const cuda::Groups forward = problem.groups(cuda::kForwardImages);
-  const cuda::Groups backward = problem.groups(cuda::kBackwardImages);
-  result["forward_groups"] = samples_of(forward);
-  result["backward_groups"] = samples_of(backward);
+  result["forward_launches"] = forward.launch_names();
+  result["backward_launches"] = backward.launch_names();
+  result["forward_groups"] = samples_of(forward.groups);
+  result["backward_groups"] = samples_of(backward.groups);
   if (!problem.is_tiled()) return result;
   const auto add = [&](const char* name, const cuda::LaunchPlan& plan) {
     py::dict launch;
@@ -83,11 +85,10 @@ py::dict cuda_plan(const std::array<int64_t, 4>& shape, const std::string& dtype
     launch["splits"] = plan.splits;
     result[name] = launch;
   };
-  const cuda::Convolution first = problem.part(forward[0]).convolution();
-  const cuda::Convolution first_backward = problem.part(backward[0]).convolution();
-  add("forward", cuda::plan_forward(first, problem.device));
-  add("input_gradient", cuda::plan_input_gradient(first_backward, problem.device));
-  add("weight_gradient", cuda::plan_weight_gradient(first_backward, problem.device, 4));
+  add("forward", forward.launches[forward.groups[0].image]);
+  const cuda::GradientLaunches& gradients = backward.launches[backward.groups[0].image];
+  add("input_gradient", gradients.x);
+  add("weight_gradient", gradients.weights);
   return result;
 }
 

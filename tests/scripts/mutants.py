@@ -62,7 +62,7 @@ TESTS = (
         "operators/test_{forward,backward}",
     ),
     (
-        r"csrc/cuda/convolution/plan|csrc/cuda/host/groups",
+        r"csrc/cuda/convolution/plan|csrc/cuda/plan/",
         "cuda/test_{plan,groups,tiles_and_streams} operators/test_forward",
     ),
     (r"csrc/cuda/convolution/sm90", "cuda/test_{hopper,tiles_and_streams} operators/test_forward"),
@@ -300,11 +300,10 @@ def main() -> None:
     there = str(sspcab_cuda.build_info()["cpu_capability"])
     capabilities = CAPABILITIES[: CAPABILITIES.index(there) + 1]
     choice = random.Random(options.seed)
-    others = "csrc/cpu/" if cuda else "csrc/cuda/"
     drawn = [
         mutant
         for path in sorted(tree.paths)
-        if not path.startswith(others) and re.search(options.files, path)
+        if path.startswith("csrc/cuda/") == cuda and re.search(options.files, path)
         for mutant in mutants_of(path, (ROOT / path).read_text())
     ]
     choice.shuffle(drawn)

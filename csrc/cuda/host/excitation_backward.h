@@ -2,8 +2,8 @@
 // of them. Shared by the whole block and by squeeze_excite alone.
 #pragma once
 
-#include "cuda/host/groups.h"
 #include "cuda/host/tensors.h"
+#include "cuda/plan/groups.h"
 #include "operators/arguments.h"
 
 namespace sspcab::cuda {
@@ -53,28 +53,28 @@ class ExcitationBackward {
   }
 
   const void* gate() const { return data(gate_); }
-  const void* grad_mean(const Group& group, const Workspace& workspace) const {
-    return group.part_of_vectors(workspace[grad_mean_], image_.channels);
+  const void* grad_mean(const Group& group, const Scratch& scratch) const {
+    return group.part_of_vectors(scratch[grad_mean_], image_.channels);
   }
 
   // `gradient`: of the group; `packing`: of weights, on the way.
   void run(const Group& group, const OutputGradient& gradient, const Packing& packing,
-           const Workspace& workspace, ParameterGradients& parameters, cudaStream_t stream) const {
-    const ChannelSums grad_gate{workspace[grad_gate_], channel_sum_slots(group.image)};
+           const Scratch& scratch, ParameterGradients& parameters, cudaStream_t stream) const {
+    const ChannelSums grad_gate{scratch[grad_gate_], channel_sum_slots(group.image)};
     gate_gradient(gradient, packing, grad_gate, stream);
     const auto of_channels = [&](auto* v) { return group.part_of_vectors(v, image_.channels); };
     const auto of_hidden = [&](auto* v) { return group.part_of_vectors(v, hidden_size_); };
     excitation_gradient({dtype_, dtype_of(fc1_weight_), group.image, hidden_size_,
                          data(fc1_weight_), nullptr, data(fc2_weight_), nullptr},
                         grad_gate, of_hidden(data(hidden_)), of_channels(data(gate_)),
-                        of_channels(workspace[grad_gate_input_]),
-                        of_hidden(workspace[grad_hidden_input_]),
-                        of_channels(workspace[grad_mean_]), stream);
+                        of_channels(scratch[grad_gate_input_]),
+                        of_hidden(scratch[grad_hidden_input_]), of_channels(scratch[grad_mean_]),
+                        stream);
     parameters.samples = image_.samples;
     parameters.mean = data(mean_);
     parameters.hidden_units = data(hidden_);
-    parameters.grad_gate_input = workspace[grad_gate_input_];
-    parameters.grad_hidden_input = workspace[grad_hidden_input_];
+    parameters.grad_gate_input = scratch[grad_gate_input_];
+    parameters.grad_hidden_input = scratch[grad_hidden_input_];
   }
 
  private:

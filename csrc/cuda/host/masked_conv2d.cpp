@@ -5,7 +5,7 @@
 namespace sspcab::cuda {
 
 void Cuda::masked_conv2d(const MaskedConv2d& a, const Tensor& y) {
-  MaskedConvolution convolution(a.x, a.weights, a.dilation, a.allow_tf32, a.config);
+  const Problem problem = problem_of(a.x, a.weights, a.sub_kernels(), a.allow_tf32, a.config);
   const Tensor x = dense(a.x, is_channels_last(y));
   std::vector<Tensor> biases;
   Forward forward{};
@@ -15,19 +15,22 @@ void Cuda::masked_conv2d(const MaskedConv2d& a, const Tensor& y) {
   }
   forward.relu = a.relu;
   forward.y = mutable_data(y);
-  const Groups all = Groups::one(dtype_of(x), convolution.image());  // no stage after it
+  const ForwardPlan plan(problem, problem.one_group());  // no stage comes after it
   Workspace workspace;
-  convolution.need(all, workspace);
-  workspace.allocate(x);
+  const MaskedConvolution convolution(problem, a.weights, plan.packed, /*transposed=*/false,
+                                      workspace);
+  const Scratch scratch = workspace.allocate(x);
   const cudaStream_t stream = current_stream(x);
-  pack(convolution.packing(all[0], data(x), workspace), stream);
-  convolution.forward(convolution.image(), forward, /*sums=*/{}, stream);
+  const Operands operands = convolution.operands(plan.groups[0], data(x), scratch);
+  pack(operands.packing, stream);
+  run(plan, convolution, operands, forward, /*sums=*/{}, stream);
 }
 
 std::vector<Tensor> Cuda::masked_conv2d_backward(const MaskedConv2dBackward& a) {
-  ConvolutionGradient convolution(a.x, a.weights, a.dilation, a.needs, a.allow_tf32, a.config);
+  const Problem problem = problem_of(a.x, a.weights, a.sub_kernels(), a.allow_tf32, a.config);
+  std::vector<Tensor> gradients;
   ParameterGradients parameters{};
-  std::vector<Tensor> gradients = convolution.allocate(parameters);
+  const ConvolutionGradients needed(a.x, a.weights, a.needs, gradients, parameters);
   const cudaStream_t stream = current_stream(a.x);
   if (a.x.numel() == 0) {
     parameter_gradients(parameters, stream);
@@ -38,15 +41,17 @@ std::vector<Tensor> Cuda::masked_conv2d_backward(const MaskedConv2dBackward& a) 
                x = dense(a.x, channels_last);
   const OutputGradient gradient{dtype_of(x), image_of(a.x), data(g), data(y),
                                 data(x),     nullptr,       nullptr, 0};
-  const Groups groups = convolution.groups();
+  const Groups groups = problem.groups(kBackwardImages);
   Workspace workspace;
-  convolution.need(groups, workspace);
-  workspace.allocate(x);
+  const ConvolutionBackward convolution(problem, groups, a.weights, needed, workspace);
+  const Scratch scratch = workspace.allocate(x);
   for (int64_t i = 0; i < groups.count; ++i) {
     const Group group = groups[i];
     const OutputGradient of_group = group.part(gradient);
-    pack(convolution.packing(group, of_group, workspace), stream);
-    convolution.run(group, of_group, /*grad_mean=*/nullptr, a.relu, workspace, parameters, stream);
+    const Operands operands = convolution.operands(group, of_group, scratch);
+    pack(operands.packing, stream);
+    convolution.run(group, operands, of_group, /*grad_mean=*/nullptr, a.relu, scratch, parameters,
+                    stream);
   }
   parameter_gradients(parameters, stream);
   return gradients;

@@ -9,10 +9,10 @@ void Cuda::reconstruction_loss(const ReconstructionLoss& a, const Tensor& loss) 
   Workspace workspace;
   const size_t errors = workspace.add(error_parts(image) * sizeof(double));
   const size_t counter = workspace.add(sizeof(unsigned));
-  workspace.allocate(x);
+  const Scratch scratch = workspace.allocate(x);
   cuda::reconstruction_loss(dtype_of(x), image, data(out), data(x),
-                            {static_cast<double*>(workspace[errors]), /*earlier=*/0, image.numel(),
-                             static_cast<unsigned*>(workspace[counter]), mutable_data(loss)},
+                            {static_cast<double*>(scratch[errors]), /*earlier=*/0, image.numel(),
+                             static_cast<unsigned*>(scratch[counter]), mutable_data(loss)},
                             current_stream(x));
 }
 

@@ -16,15 +16,15 @@ void Cuda::squeeze_excite(const SqueezeExcite& a, const Tensor& out, const Excit
   Workspace workspace;
   const size_t sums_piece = workspace.add(slots.count(n) * c * wide_bytes(dtype));
   const size_t counter = workspace.add(sizeof(unsigned));
-  workspace.allocate(x);
-  const ChannelSums sums{workspace[sums_piece], slots};
+  const Scratch scratch = workspace.allocate(x);
+  const ChannelSums sums{scratch[sums_piece], slots};
 
   const cudaStream_t stream = current_stream(x);
   channel_sums(dtype, image, data(input), sums, stream);
   gate({dtype, dtype_of(weight1), image, hidden_size, data(weight1), data(bias1), data(weight2),
         data(bias2)},
        sums, mutable_data(excited.mean), mutable_data(excited.hidden), mutable_data(excited.gate),
-       static_cast<unsigned*>(workspace[counter]), stream);
+       static_cast<unsigned*>(scratch[counter]), stream);
   scale(dtype, image, data(input), data(excited.gate), /*x=*/nullptr, mutable_data(out),
         /*mean=*/{}, stream);
 }
@@ -46,19 +46,20 @@ std::vector<Tensor> Cuda::squeeze_excite_backward(const SqueezeExciteBackward& a
   const Image image = image_of(x);
   const Tensor grad_dense = dense(a.grad_out, image.channels_last),
                x_dense = dense(x, image.channels_last);
-  const Group all = Groups::one(dtype_of(x), image)[0];
+  const Groups groups = Groups::one(dtype_of(x), image);
+  const Group all = groups[0];
   Workspace workspace;
-  excitation.need(Groups::one(dtype_of(x), image), workspace);
-  workspace.allocate(x);
+  excitation.need(groups, workspace);
+  const Scratch scratch = workspace.allocate(x);
   const OutputGradient gradient{dtype_of(x),           image,
                                 data(grad_dense),
                                 /*y=*/data(x_dense),
                                 /*x=*/nullptr,         excitation.gate(),
                                 /*grad_loss=*/nullptr,
                                 /*loss_numel=*/0};
-  excitation.run(all, gradient, /*packing=*/{}, workspace, parameters, stream);
+  excitation.run(all, gradient, /*packing=*/{}, scratch, parameters, stream);
   if (needs[0]) {
-    scale_gradient(gradient, excitation.grad_mean(all, workspace), mutable_data(grad_x), stream);
+    scale_gradient(gradient, excitation.grad_mean(all, scratch), mutable_data(grad_x), stream);
   }
   parameter_gradients(parameters, stream);
   return gradients;

@@ -11,7 +11,7 @@ void Cuda::sspcab(const Sspcab& block, const SspcabResults& r) {
   const int64_t c = x.size(1), hidden_size = block.fc1_weight.size(0);
   const Tensor y = r.keeps() ? r.y : r.out;
   const Excited excited = r.keeps() ? r.excited : empty_excited(x, block.fc1_weight);
-  MaskedConvolution convolution(x, a.weights, a.dilation, a.allow_tf32, a.config);
+  const Problem problem = problem_of(x, a.weights, a.sub_kernels(), a.allow_tf32, a.config);
   const Image image = image_of(x);
   const Dtype dtype = dtype_of(x);
   const Tensor input = dense(x, image.channels_last);
@@ -25,17 +25,17 @@ void Cuda::sspcab(const Sspcab& block, const SspcabResults& r) {
   }
   forward.relu = a.relu;
 
-  const Groups groups = convolution.groups(kForwardImages);
+  const ForwardPlan plan(problem, problem.groups(kForwardImages));
+  const Groups& groups = plan.groups;
   Workspace workspace;
-  convolution.need(groups, workspace);
-  const size_t sums_piece = workspace.add(groups.most([&](const Image& image) {
-    return convolution.sum_slots(image).count(image.samples) * c * wide_bytes(dtype);
-  }));
+  const MaskedConvolution convolution(problem, a.weights, plan.packed, /*transposed=*/false,
+                                      workspace);
+  const size_t sums_piece = workspace.add(plan.sum_bytes());
   const size_t errors = workspace.add(groups.count * groups.most(error_parts) * sizeof(double));
   const size_t counter_piece = workspace.add(sizeof(unsigned));
-  workspace.allocate(x);
-  unsigned* const counter = static_cast<unsigned*>(workspace[counter_piece]);
-  MeanOfErrors mean{static_cast<double*>(workspace[errors]), 0, image.numel(), counter, nullptr};
+  const Scratch scratch = workspace.allocate(x);
+  unsigned* const counter = static_cast<unsigned*>(scratch[counter_piece]);
+  MeanOfErrors mean{static_cast<double*>(scratch[errors]), 0, image.numel(), counter, nullptr};
 
   const cudaStream_t stream = current_stream(x);
   for (int64_t i = 0; i < groups.count; ++i) {
@@ -43,9 +43,10 @@ void Cuda::sspcab(const Sspcab& block, const SspcabResults& r) {
     const void* x_part = group.part(data(input));
     void* gate_part = group.part_of_vectors(mutable_data(excited.gate), c);
     forward.y = group.part(mutable_data(y));
-    const ChannelSums sums{workspace[sums_piece], convolution.sum_slots(group.image)};
-    pack(convolution.packing(group, x_part, workspace), stream);
-    convolution.forward(group.image, forward, sums, stream);
+    const ChannelSums sums{scratch[sums_piece], plan.sum_slots(group.image)};
+    const Operands operands = convolution.operands(group, x_part, scratch);
+    pack(operands.packing, stream);
+    run(plan, convolution, operands, forward, sums, stream);
     gate({dtype, dtype_of(fc1_weight), group.image, hidden_size, data(fc1_weight), data(fc1_bias),
           data(fc2_weight), data(fc2_bias)},
          sums, group.part_of_vectors(mutable_data(excited.mean), c),

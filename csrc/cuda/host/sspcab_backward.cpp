@@ -9,10 +9,11 @@ namespace sspcab::cuda {
 
 std::vector<Tensor> Cuda::sspcab_backward(const SspcabBackward& a) {
   const Tensor& x = a.x;
+  const Problem problem = problem_of(x, a.weights, a.sub_kernels(), a.allow_tf32, a.config);
   ExcitationBackward excitation(x, a.excited, a.fc1_weight, a.fc2_weight);
-  ConvolutionGradient convolution(x, a.weights, a.dilation, a.needs, a.allow_tf32, a.config);
+  std::vector<Tensor> gradients;
   ParameterGradients parameters{};
-  std::vector<Tensor> gradients = convolution.allocate(parameters);
+  const ConvolutionGradients needed(x, a.weights, a.needs, gradients, parameters);
   excitation.allocate(a.needs, 6, gradients, parameters);
   const cudaStream_t stream = current_stream(x);
   if (x.numel() == 0) {
@@ -25,11 +26,11 @@ std::vector<Tensor> Cuda::sspcab_backward(const SspcabBackward& a) {
   std::optional<Tensor> grad_out, grad_loss;
   if (a.grad_out) grad_out = dense(*a.grad_out, image.channels_last);
   if (a.grad_loss) grad_loss = dense(*a.grad_loss);
-  const Groups groups = convolution.groups();
+  const Groups groups = problem.groups(kBackwardImages);
   Workspace workspace;
-  convolution.need(groups, workspace);
+  const ConvolutionBackward convolution(problem, groups, a.weights, needed, workspace);
   excitation.need(groups, workspace);
-  workspace.allocate(x);
+  const Scratch scratch = workspace.allocate(x);
   const OutputGradient gradient{dtype_of(x),
                                 image,
                                 grad_out ? data(*grad_out) : nullptr,
@@ -42,14 +43,15 @@ std::vector<Tensor> Cuda::sspcab_backward(const SspcabBackward& a) {
   for (int64_t i = 0; i < groups.count; ++i) {
     const Group group = groups[i];
     const OutputGradient of_group = group.part(gradient);
-    Packing packing = convolution.packing(group, of_group, workspace);
+    const Operands operands = convolution.operands(group, of_group, scratch);
+    Packing packing = operands.packing;
     if (packing.x) {
       pack(packing, stream);
       packing = {};
     }
-    excitation.run(group, of_group, packing, workspace, parameters, stream);
-    convolution.run(group, of_group, excitation.grad_mean(group, workspace), a.relu, workspace,
-                    parameters, stream);
+    excitation.run(group, of_group, packing, scratch, parameters, stream);
+    convolution.run(group, operands, of_group, excitation.grad_mean(group, scratch), a.relu,
+                    scratch, parameters, stream);
   }
   parameter_gradients(parameters, stream);
   return gradients;

@@ -56,26 +56,34 @@ inline void* if_needed(const Tensor& gradient, bool needed) {
   return needed ? mutable_data(gradient) : nullptr;
 }
 
-// Scratch memory of one call, from torch's allocator: pieces are asked for first, then allocated
-// together.
-class Workspace {
+// Scratch memory of one call, from torch's allocator.
+class Scratch {
  public:
-  // The number of a piece of that many bytes.
-  size_t add(int64_t bytes) {
-    offsets_.push_back(size_);
-    size_ += divide_up(bytes, kAlignment) * kAlignment;
-    return offsets_.size() - 1;
-  }
-  void allocate(const Tensor& like) { memory_ = empty(like, {size_}, ScalarType::Byte); }
+  Scratch(const Tensor& like, int64_t bytes) : memory_(empty(like, {bytes}, ScalarType::Byte)) {}
+
+  // `piece`: of the workspace.
   void* operator[](size_t piece) const {
-    return static_cast<char*>(memory_->mutable_data_ptr()) + offsets_[piece];
+    return static_cast<char*>(memory_.mutable_data_ptr()) + piece;
   }
 
  private:
+  Tensor memory_;
+};
+
+// The pieces of the scratch memory, which are asked for first and allocated together.
+class Workspace {
+ public:
+  // A piece of that many bytes.
+  size_t add(int64_t bytes) {
+    const int64_t piece = size_;
+    size_ += divide_up(bytes, kAlignment) * kAlignment;
+    return piece;
+  }
+  Scratch allocate(const Tensor& like) const { return {like, size_}; }
+
+ private:
   static constexpr int64_t kAlignment = 256;
-  std::vector<int64_t> offsets_;
   int64_t size_ = 0;
-  std::optional<Tensor> memory_;
 };
 
 }  // namespace sspcab::cuda

@@ -70,11 +70,13 @@ struct Groups {
     const int64_t first = i * image.samples / count;
     return {dtype, with_samples((i + 1) * image.samples / count - first), first};
   }
+  // The images of the two sizes that groups have, which may be the same.
+  Image smaller() const { return with_samples(image.samples / count); }
+  Image larger() const { return with_samples(divide_up(image.samples, count)); }
   // The most of size(image) that a group has: more samples may take other tiles, and so less.
   template <class Size>
   int64_t most(const Size& size) const {
-    return std::max<int64_t>(size(with_samples(image.samples / count)),
-                             size(with_samples(divide_up(image.samples, count))));
+    return std::max<int64_t>(size(smaller()), size(larger()));
   }
 
  private:
