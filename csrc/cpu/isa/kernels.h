@@ -1,6 +1,6 @@
 // The inner loops of the CPU operators as a table of functions, one table for each instruction
-// set and element type. Every function is serial and works on one sample or one tile; who calls it
-// with what is decided in cpu/host and cpu/convolution, so a table knows neither tensors nor threads.
+// set and element type. Every function is serial and works on one sample or one tile; cpu/host and
+// cpu/convolution decide who calls it with what, so a table knows neither tensors nor threads.
 //
 // D is the type of the elements in memory, T = Compute<D> the type of all arithmetic, parameters
 // and sums; totals of pixels are double.
