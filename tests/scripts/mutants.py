@@ -1,9 +1,9 @@
 """``python -m tests.scripts.mutants``: how much of csrc the tests hold in place.
 
 Seeded small changes, one at a time: an operator, a bound, a constant, two arguments swapped, a
-barrier or a wait dropped. Each is compiled in a scratch copy of the tree, for one instruction set
-or architecture, and has to fail the tests that cover its file. What survives is printed as a diff:
-it wants a test, or a line in EQUIVALENT that says why no result depends on it.
+barrier or a wait dropped. Each is compiled in a scratch copy of the tree, for one instruction set,
+or one architecture and type, and has to fail the tests that cover its file. What survives is
+printed as a diff: it wants a test, or a line in EQUIVALENT that says why no result depends on it.
 
 CUDA's are run by ``GPU_RUNNER``, as .ci/run does. The scratch copy is kept for the next run.
 """
@@ -30,7 +30,10 @@ import sspcab_cuda
 from ..cpu.test_capabilities import CAPABILITIES
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = re.compile(r"csrc/cpu/isa/(avx512|avx2|baseline)\.cpp")
+# Files that are compiled from the same headers: for instruction sets, and for types of CUDA's
+# convolutions.
+KERNELS = re.compile(r"csrc/(?:cpu/isa/(?!dispatch)(\w+)\.cpp|cuda/convolution/sm\d+/(\w+)\.cu)$")
+CUDA_TYPES = ("half", "bfloat16", "tf32")
 
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
@@ -163,6 +166,12 @@ def mutants_of(path: str, text: str) -> Iterator[Mutant]:
                         yield Mutant(path, number, line, new)
 
 
+def kind_of(path: str) -> str:
+    """Instruction set or type that a file of kernels is for."""
+    kernels = KERNELS.search(path)
+    return kernels[1] or kernels[2] if kernels else ""
+
+
 class Tree:
     """A scratch copy, built once; then one change at a time is compiled, tested and taken back."""
 
@@ -222,12 +231,13 @@ class Tree:
             stderr=subprocess.STDOUT,
         )
 
-    def compile(self, path: str, capability: str) -> bool:
-        """Every object that has the file within; of the CPU's kernels those of one capability."""
+    def compile(self, path: str, kind: str) -> bool:
+        """Every object that has the file within; of KERNELS those of one kind alone."""
         link = self.link
         for output, inputs in self.inputs.items():
-            kernels = KERNELS.search(self.steps[output]["file"])
-            if str(self.folder / path) not in inputs or (kernels and kernels[1] != capability):
+            if str(self.folder / path) not in inputs:
+                continue
+            if kind_of(self.steps[output]["file"]) not in ("", kind):
                 continue
             command = self.steps[output]["command"]
             if " -gencode" in command:
@@ -245,7 +255,7 @@ class Tree:
             link = [*rest[:position], mutated, *rest[position:]]
         return self.call(link, {}).returncode == 0
 
-    def fails(self, tests: str, path: str, capability: str, timeout: float | None = None) -> str:
+    def fails(self, tests: str, path: str, kind: str, timeout: float | None = None) -> str:
         """The test that fails, if one does; or that they don't end."""
         names = ["bash", "-c", f"printf 'tests/%s.py ' {tests}"]
         files = subprocess.check_output(names, text=True).split()
@@ -257,14 +267,15 @@ class Tree:
             sm = "90" if "/sm90/" in path or "hopper" in tests else "80"
             command = [os.environ["GPU_RUNNER"], "--sm", sm, "python", *command[1:]]
         try:
-            done = self.call(command, {"SSPCAB_CPU_CAPABILITY": capability}, timeout)
+            env = {} if self.cuda else {"SSPCAB_CPU_CAPABILITY": kind}
+            done = self.call(command, env, timeout)
         except subprocess.TimeoutExpired:
             return "time is up"
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
         return failed[0] if failed else f"exit code {done.returncode}" if done.returncode else ""
 
 
-def try_out(tree: Tree, mutant: Mutant, tests: str, capability: str, timeout: float) -> str | None:
+def try_out(tree: Tree, mutant: Mutant, tests: str, kind: str, timeout: float) -> str | None:
     """What catches the mutant, "" for a survivor; None if it is no program."""
     file = tree.folder / mutant.path
     original, library = file.read_text(), tree.library.read_bytes()
@@ -272,10 +283,10 @@ def try_out(tree: Tree, mutant: Mutant, tests: str, capability: str, timeout: fl
     lines[mutant.line - 1] = mutant.new + "\n"
     try:
         file.write_text("".join(lines))
-        if not tree.compile(mutant.path, capability):
+        if not tree.compile(mutant.path, kind):
             return None
-        return tree.fails(tests, mutant.path, capability, timeout) or tree.fails(
-            MORE_TESTS[tree.cuda], mutant.path, capability
+        return tree.fails(tests, mutant.path, kind, timeout) or tree.fails(
+            MORE_TESTS[tree.cuda], mutant.path, kind
         )
     finally:
         file.write_text(original)
@@ -298,7 +309,7 @@ def main() -> None:
     tree = Tree(options.folder or ROOT / "build" / f"mutants-{options.device}", cuda)
 
     there = str(sspcab_cuda.build_info()["cpu_capability"])
-    capabilities = CAPABILITIES[: CAPABILITIES.index(there) + 1]
+    kinds = CUDA_TYPES if cuda else CAPABILITIES[: CAPABILITIES.index(there) + 1]
     choice = random.Random(options.seed)
     drawn = [
         mutant
@@ -311,22 +322,21 @@ def main() -> None:
     judged: list[tuple[Mutant, str]] = []
     seconds_of: dict[str, float] = {}  # tests of the code as it is
     for mutant in drawn:
-        kernels = KERNELS.search(mutant.path)
-        capability = kernels[1] if kernels else choice.choice(capabilities)
+        kind = kind_of(mutant.path) or choice.choice(kinds)
         tests = next(tests for pattern, tests in TESTS if re.match(pattern, mutant.path))
         start = time.monotonic()
         if tests not in seconds_of:
-            if failed := tree.fails(tests, mutant.path, capability):
+            if failed := tree.fails(tests, mutant.path, kind):
                 sys.exit(f"mutants: {failed} fails without any change")
             seconds_of[tests] = time.monotonic() - start
             start = time.monotonic()
-        caught_by = try_out(tree, mutant, tests, capability, 60 + 3 * seconds_of[tests])
+        caught_by = try_out(tree, mutant, tests, kind, 60 + 3 * seconds_of[tests])
         if caught_by is None:
             continue
         judged.append((mutant, caught_by))
         verdict = f"caught by {caught_by}" if caught_by else "SURVIVED"
         seconds = time.monotonic() - start
-        print(f"{len(judged)}. {mutant}\n  {capability}: {verdict} ({seconds:.0f} s)", flush=True)
+        print(f"{len(judged)}. {mutant}\n  {kind}: {verdict} ({seconds:.0f} s)", flush=True)
         if len(judged) == options.count:
             break
     survivors = [mutant for mutant, caught_by in judged if not caught_by]
