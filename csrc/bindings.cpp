@@ -1,8 +1,9 @@
-// The Python module _C: facts about this build. The operators are registered with PyTorch's
-// dispatcher when the module is loaded; they don't pass through here.
+// The Python module _C: facts about this build, and plans of calls. The operators are registered
+// with PyTorch's dispatcher when the module is loaded; they don't pass through here.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <sstream>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "cpu/convolution/plan.h"
+#include "cpu/geometry/windows.h"
 #include "cpu/isa/kernels.h"
 #ifdef SSPCAB_WITH_CUDA
 #include "cuda/host/device.h"
@@ -68,6 +70,8 @@ py::dict cuda_plan(const std::array<int64_t, 4>& shape, const std::string& dtype
                                     kAllCorners);
   py::dict result;
   result["tiled"] = problem.is_tiled();
+  result["packs_x"] = forward.packed.x > 0;
+  result["packs_weights"] = forward.packed.weights > 0;
   result["forward_launches"] = forward.launch_names();
   result["backward_launches"] = backward.launch_names();
   result["forward_groups"] = samples_of(forward.groups);
@@ -137,6 +141,12 @@ py::dict cpu_plan(const std::array<int64_t, 4>& shape, const std::string& dtype,
                   int64_t dilation, bool channels_last, int64_t config, int64_t threads) {
   namespace cpu = sspcab::cpu;
   const CpuType type = cpu_type_of(dtype);
+  if (*std::min_element(shape.begin(), shape.end()) < 0 || kernel_dim < 1 || dilation < 0 ||
+      config < cpu::kAutomatic || config > static_cast<int64_t>(cpu::Way::windows) || threads < 1) {
+    throw py::value_error(
+        "sspcab: sizes and dilation must be 0 or more, kernel_dim and threads 1 or more, config -1 "
+        "(automatic), 0 (direct), 1 (Winograd) or 2 (windows)");
+  }
   const cpu::Sample sample{shape[1], shape[2], shape[3], channels_last};
   const cpu::Plan plan(
       {sample, {kernel_dim, dilation}, shape[0], type.element_bytes, type.converts, config},
@@ -146,21 +156,35 @@ py::dict cpu_plan(const std::array<int64_t, 4>& shape, const std::string& dtype,
   costs["direct"] = plan.costs.direct;
   costs["winograd"] = plan.costs.winograd;
   costs["windows"] = plan.costs.windows;
+  // What is packed once in a call, and gathered for the groups of samples.
+  const int64_t filter_bytes =
+      sample.channels * sample.channels * kernel_dim * kernel_dim * type.element_bytes;
+  const bool windows = plan.way == cpu::Way::windows;
+  const int64_t filters = plan.way == cpu::Way::winograd ? cpu::kComponents : 4;
+  const int64_t pixels = windows ? cpu::Windows(sample, plan.sub_kernels()).pixels() : 0;
+  int64_t gathered = 0;
   std::vector<int64_t> groups;
-  for_each_group(plan, [&](int64_t, int64_t count) { groups.push_back(count); });
+  for_each_group(plan, [&](int64_t, int64_t count) {
+    groups.push_back(count);
+    if (pixels > 0) {
+      gathered += 4 * sample.channels * kernel_dim * kernel_dim *
+                  cpu::Windows::stride(count * pixels) * type.element_bytes;
+    }
+  });
   py::dict result;
   result["way"] = kWays[static_cast<int>(plan.way)];
   result["costs"] = costs;
   result["threads"] = plan.threads;
   result["groups"] = groups;
   result["reads_in_place"] = plan.reads_in_place;
+  result["panel_bytes"] = windows ? 0 : filters * filter_bytes;
+  result["gathered_bytes"] = gathered;
   if (groups.empty()) return result;
   const cpu::Bands bands = plan.bands(groups[0]);
   const int64_t parts = plan.parts(groups[0], bands);
   result["bands"] = bands.per_sample;
   result["parts"] = parts;
-  result["packs_all"] =
-      plan.way == cpu::Way::windows ? !plan.reads_in_place : plan.packs_all(bands, parts);
+  result["packs_all"] = windows ? !plan.reads_in_place : plan.packs_all(bands, parts);
   return result;
 }
 

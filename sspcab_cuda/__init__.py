@@ -9,6 +9,7 @@ from ._extension import build_info
 from .convert import replace
 from .decompositions import decompositions
 from .explain import explain
+from .explanation import Explanation
 from .losses import collect_reconstruction_losses, total_loss
 from .modules import SSPCAB, MaskedConv2d, SELayer
 
@@ -18,6 +19,7 @@ __version__: str = str(build_info()["version"])
 
 __all__ = [
     "SSPCAB",
+    "Explanation",
     "MaskedConv2d",
     "SELayer",
     "__version__",

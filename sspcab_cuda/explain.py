@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import losses
 from ._extension import _C, build_info
 from .checks import check_image, check_input
+from .explanation import Explanation, Stage
 from .functional import uses_tf32
 from .modules import SSPCAB
 from .operator_checks import check_image as check_dimensions
@@ -24,82 +25,22 @@ _WAYS = {
 }
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Some work of a call, and the bytes of images and sub-kernels that it reads and writes."""
-
-    name: str
-    work: str
-    read: int
-    written: int
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What :func:`explain` returns; as a text, a page to read.
-
-    Attributes:
-        call: block, input and device.
-        fused: whether the fused kernels run.
-        path: of the masked convolution, ``"direct"``, ``"winograd"`` or ``"windows"`` on a CPU,
-            ``"sm90"``, ``"sm80"`` or ``"plain"`` on CUDA; None where nothing is fused.
-        reasons: why it is this path, or why the block calls its parts.
-        groups: samples that go through all stages before the next ones do.
-        stages: in order, those of the backward pass last.
-        flops: of the masked convolution's formula, two for each product, taps outside of the image
-            left out; forward and, in training, backward.
-        least_bytes: of a call that read and wrote each of its inputs and results once.
-        saved_bytes: that a training call keeps for its backward pass, besides the parameters.
-    """
-
-    call: str
-    fused: bool
-    path: str | None
-    reasons: tuple[str, ...]
-    groups: tuple[int, ...]
-    stages: tuple[Stage, ...]
-    flops: int
-    least_bytes: int
-    saved_bytes: int
-
-    @property
-    def bytes(self) -> int:
-        """That the stages read and write, from a cache or from memory."""
-        return sum(stage.read + stage.written for stage in self.stages)
-
-    def __str__(self) -> str:
-        lines = [self.call, *(f"  {reason}" for reason in self.reasons)]
-        if self.groups:
-            lines.append(f"  groups of samples: {_counted(self.groups)}")
-        if self.stages:
-            width = max(len(stage.name) for stage in self.stages)
-            lines.append(f"  {'stage':{width}}  {'reads':>9}  {'writes':>9}")
-            lines += [
-                f"  {stage.name:{width}}  {_size(stage.read):>9}  {_size(stage.written):>9}"
-                f"  {stage.work}".rstrip()
-                for stage in self.stages
-            ]
-            lines.append(
-                f"  in all {_size(self.bytes)}; {_size(self.least_bytes)} if each input and result "
-                "were touched once"
-            )
-        lines.append(f"  convolution: {self.flops / 1e9:.3g} GFLOP")
-        if self.saved_bytes:
-            lines.append(f"  kept for the backward pass: {_size(self.saved_bytes)}")
-        return "\n".join(lines)
-
-
 def explain(block: nn.Module, x: Tensor, training: bool | None = None) -> Explanation:
     """What ``block(x)`` runs on the device of x, in which pieces and why. Computes nothing.
 
     Args:
         block: an :class:`SSPCAB`.
         x: ``(N, C, H, W)``, as the block is given it.
-        training: a training step with the reconstruction loss and all gradients, or inference
-            without the loss; None: as ``block.training`` says.
+        training: a training step, forward and backward, with the reconstruction loss and all
+            gradients, or inference, whose loss is computed where it is collected; None: as the
+            call would find it, by grad mode and by what requires a gradient.
+
+    Returns:
+        An :class:`Explanation`, whose text is a page to read. Bytes are those of dense tensors in
+        the dtype in which the block computes, inside autocast that of the region.
 
     Raises:
-        TypeError: block is no :class:`SSPCAB`.
+        TypeError: block is no :class:`SSPCAB`, or x no tensor.
         RuntimeError: x is nothing that the block takes.
 
     Example:
@@ -107,169 +48,268 @@ def explain(block: nn.Module, x: Tensor, training: bool | None = None) -> Explan
     """
     if not isinstance(block, SSPCAB):
         raise TypeError(f"sspcab: block must be an SSPCAB; got {type(block).__name__}")
-    training = block.training if training is None else training
-    check_image("x", x)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"sspcab: x must be a tensor; got {type(x).__name__}")
     check_dimensions(x)
-    call = _call(block, x, training)
+    if training is None:
+        tensors = (x, *block.parameters())
+        training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    call = _Call(block, x, training)
     reason = block.reason_to_call(x)
-    flops = _flops(block, x) * (3 if training else 1)
+    if reason is None and type(block).forward is not SSPCAB.forward:
+        reason = f"{type(block).__name__} has another forward"
     if reason is not None:
-        words = f"{reason}: the block calls its parts, as the published layer does"
-        return Explanation(call, False, None, (words,), (), (), flops, 0, 0)
+        words = f"{reason}: the block calls its parts; those that can be read are still fused"
+        return Explanation(str(call), False, None, (words,), flops=call.flops())
+    check_image("x", x)
     check_input(x, _weight_like(block), "SSPCAB")
-    if x.is_cuda:
-        return _on_cuda(block, x, training, call, flops)
-    return _on_cpu(block, x, training, call, flops)
+    if x.is_meta:
+        return Explanation(str(call), True, None, ("meta: no values",), flops=call.flops())
+    if x.numel() == 0:
+        return Explanation(str(call), True, None, ("x is empty: nothing runs",))
+    return call.on_cuda() if x.is_cuda else call.on_cpu()
 
 
-def _call(block: SSPCAB, x: Tensor, training: bool) -> str:
-    layout = "channels_last" if _is_channels_last(x) else "contiguous"
-    dtype = str(x.dtype).removeprefix("torch.")
-    device = str(x.device)
-    if x.device.type == "cpu":
-        device = f"cpu ({build_info()['cpu_capability']}, {torch.get_num_threads()} threads)"
-    elif x.is_cuda:
-        device = f"{device} ({torch.cuda.get_device_name(x.device)})"
-    kind = "training step with the loss" if training else "inference"
-    return (
-        f"SSPCAB({x.shape[1]}, kernel_dim={block.kernel_dim}, dilation={block.dilation}) on "
-        f"{tuple(x.shape)} {dtype}, {layout}, {device}: {kind}"
-    )
+@dataclass(frozen=True)
+class _Call:
+    block: SSPCAB
+    x: Tensor
+    training: bool
 
+    @property
+    def dtype(self) -> torch.dtype:
+        device = self.x.device.type
+        casts = not self.x.is_meta and torch.is_autocast_enabled(device)
+        if casts and self.x.dtype != torch.float64:
+            return torch.get_autocast_dtype(device)
+        return self.x.dtype
 
-def _on_cpu(block: SSPCAB, x: Tensor, training: bool, call: str, flops: int) -> Explanation:
-    plan: Mapping[str, Any] = _C.cpu_plan(
-        tuple(x.shape),
-        str(x.dtype).removeprefix("torch."),
-        block.kernel_dim,
-        block.dilation,
-        _is_channels_last(x),
-        threads=torch.get_num_threads(),
-    )
-    way = plan["way"]
-    reasons = [f"fused, {_WAYS[way]}"]
-    least = min(plan["costs"].values())
-    if least > 0:
-        others = [
-            f"{name} {cost / least:.2f}"
-            for name, cost in sorted(plan["costs"].items(), key=lambda item: item[1])
+    @property
+    def with_loss(self) -> bool:
+        return self.training or losses.active() is not None
+
+    @property
+    def channels_last(self) -> bool:
+        return not self.x.is_contiguous() and self.x.stride(1) == 1  # csrc/layout.h
+
+    @property
+    def image(self) -> int:
+        """Bytes of x."""
+        return self.x.numel() * self.dtype.itemsize
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the four sub-kernels."""
+        weight = _weight_like(self.block)
+        return 4 * self.block.kernel_dim**2 * weight.shape[1] ** 2 * weight.element_size()
+
+    def __str__(self) -> str:
+        layout = "channels_last" if self.channels_last else "contiguous"
+        device = str(self.x.device)
+        if device == "cpu":
+            device = f"cpu ({build_info()['cpu_capability']}, {torch.get_num_threads()} threads)"
+        elif self.x.is_cuda and torch.cuda.is_available():
+            device = f"{device} ({torch.cuda.get_device_name(self.x.device)})"
+        kind = "training step" if self.training else "inference"
+        channels = getattr(self.block.conv1, "in_channels", self.x.shape[1])
+        return (
+            f"SSPCAB({channels}, kernel_dim={self.block.kernel_dim}, "
+            f"dilation={self.block.dilation}) on {tuple(self.x.shape)} {_name(self.dtype)}, "
+            f"{layout}, {device}: {kind}{' with the loss' if self.with_loss else ''}"
+        )
+
+    def flops(self) -> int:
+        samples, channels, height, width = self.x.shape
+        block = self.block
+        if block.variant == "tensorflow":  # mirrored borders have taps everywhere
+            taps = 4 * block.kernel_dim**2 * height * width
+        else:
+            steps = range(block.dilation + 1, block.dilation + 1 + block.kernel_dim)
+            sides = [2 * sum(max(0, n - step) for step in steps) for n in (height, width)]
+            taps = math.prod(sides)
+        return 2 * samples * channels * channels * taps * (3 if self.training else 1)
+
+    def on_cpu(self) -> Explanation:
+        plan: Mapping[str, Any] = _C.cpu_plan(
+            tuple(self.x.shape),
+            _name(self.dtype),
+            self.block.kernel_dim,
+            self.block.dilation,
+            self.channels_last,
+            threads=torch.get_num_threads(),
+        )
+        way, costs = plan["way"], plan["costs"]
+        reasons = [f"fused, {_WAYS[way]}"]
+        if costs[way] > 0:
+            ordered = sorted(costs.items(), key=lambda item: item[1])
+            words = (f"{name} {cost / costs[way]:.2f}" for name, cost in ordered)
+            reasons.append("relative costs by the model: " + ", ".join(words))
+        if plan["threads"] < torch.get_num_threads():
+            reasons.append(f"threads: {plan['threads']}, for more the work is too little")
+        packs = not plan["reads_in_place"]
+        if packs:
+            once = "at once" if plan["packs_all"] else "band by band"
+            reasons.append(f"x is packed {once} in blocks of 16 channels: {self._why_packed()}")
+        work = ""
+        if way != "windows":
+            work = f"bands of a sample: {plan['bands']}, parts of a band: {plan['parts']}"
+        wide = max(4, self.dtype.itemsize)
+        blocked = self.x.numel() // self.x.shape[1] * math.ceil(self.x.shape[1] / 16) * 16 * wide
+        panels, gathered = plan["panel_bytes"], plan["gathered_bytes"]
+        source = blocked if packs else self.image
+        read = gathered + self.weights if way == "windows" else source + panels
+        stages = [
+            *self._copied(),
+            *([Stage("pack x", "", self.image, blocked)] if packs else []),
+            *([Stage("pack sub-kernels", "", self.weights, panels)] if panels else []),
+            *([Stage("gather the windows", "", source, gathered)] if gathered else []),
+            *self._forward(work, read),
         ]
-        reasons.append("relative costs by the model: " + ", ".join(others))
-    threads = plan["threads"]
-    if threads < torch.get_num_threads():
-        reasons.append(f"{threads} of the threads: more would wait longer than they work")
-    if plan["reads_in_place"]:
-        reasons.append("x is read where it lies")
-    elif x.numel() > 0:
-        once = "at once" if plan["packs_all"] else "band by band"
-        reasons.append(f"x is packed {once} into blocks of 16 channels: {_why_packed(x)}")
-    work = ""
-    if plan["groups"]:
-        bands, parts = plan["bands"], plan["parts"]
-        work = f"bands of rows in a sample: {bands}, parts of the channels: {parts}"
-    stages = _forward_stages(block, x, training, work, packs=not plan["reads_in_place"])
-    if training:
-        stages += _backward_stages(block, x, packs=not plan["reads_in_place"])
-    return _explanation(block, x, training, call, way, reasons, plan["groups"], stages, flops)
+        if self.training:
+            of_x = gathered + self.weights if way == "windows" else blocked + panels
+            stages += [
+                *([Stage("pack x", "", self.image, blocked)] if packs else []),
+                *([Stage("pack sub-kernels", "", self.weights, panels)] if panels else []),
+                *self._backward(blocked, of_x, blocked + source),
+            ]
+        return self._explanation(way, reasons, plan["groups"], plan["groups"], stages)
 
-
-def _on_cuda(block: SSPCAB, x: Tensor, training: bool, call: str, flops: int) -> Explanation:
-    with torch.cuda.device(x.device):
-        device: Mapping[str, Any] = _C.cuda_device()
-    plan: Mapping[str, Any] = _C.cuda_plan(
-        tuple(x.shape),
-        str(x.dtype).removeprefix("torch."),
-        block.kernel_dim,
-        block.dilation,
-        _is_channels_last(x),
-        uses_tf32(x),
-        parameter_dtype=str(_weight_like(block).dtype).removeprefix("torch."),
-        **device,
-    )
-    if not plan["tiled"]:
-        path, work = "plain", "one thread for each result"
-        reasons = [f"fused, by the plain kernels: {_why_plain(x, device['capability'])}"]
-    else:
-        launch = plan["forward"]
-        path = launch["path"]
-        work = _tiles(launch)
-        reasons = [f"fused, by the kernels of {path}"]
-    launches = len(plan["forward_launches"])
-    if training:
-        launches += len(plan["backward_launches"])
-    reasons.append(f"launches: {launches}")
-    packs = "pack" in plan["forward_launches"] and not _is_channels_last(x)
-    groups = plan["backward_groups" if training else "forward_groups"]
-    stages = _forward_stages(block, x, training, work, packs)
-    if training:
-        gradients = ("", "")
+    def on_cuda(self) -> Explanation:
+        with torch.cuda.device(self.x.device):
+            device: Mapping[str, Any] = _C.cuda_device()
+        plan: Mapping[str, Any] = _C.cuda_plan(
+            tuple(self.x.shape),
+            _name(self.dtype),
+            self.block.kernel_dim,
+            self.block.dilation,
+            self.channels_last,
+            self.dtype == torch.float32 and uses_tf32(self.x),
+            parameter_dtype=_name(_weight_like(self.block).dtype),
+            **device,
+        )
+        forward, backward = plan["forward_launches"], plan["backward_launches"]
+        launches = f"launches: {len(forward)}"
+        if self.training:
+            launches += f" forward, {len(backward)} backward"
+        work, of_x, of_weights = "one thread for each result", "", ""
         if plan["tiled"]:
-            gradients = (_tiles(plan["input_gradient"]), _tiles(plan["weight_gradient"]))
-        stages += _backward_stages(block, x, packs, *gradients)
-    return _explanation(block, x, training, call, path, reasons, groups, stages, flops)
+            path = plan["forward"]["path"]
+            reasons = [f"fused, by the kernels of {path}", launches]
+            work = _tiles(plan["forward"])
+            of_x, of_weights = _tiles(plan["input_gradient"]), _tiles(plan["weight_gradient"])
+        else:
+            path = "plain"
+            why = self._why_plain(device["capability"])
+            reasons = [f"fused, by the plain kernels: {why}", launches]
+        image = self.image * plan["packs_x"]
+        packed = image + self.weights * plan["packs_weights"]
+        stages = [
+            *self._copied(),
+            *([Stage("pack", "", packed, packed)] if packed else []),
+            *self._forward(work, self.image + self.weights),
+        ]
+        if "channel_sums" in forward:
+            stages.insert(-2, Stage("means", "", self.image, 0))
+        if self.training:
+            packed = image + self.weights * plan["tiled"]
+            stages += [
+                *([Stage("pack", "", packed, packed)] if packed else []),
+                *self._backward(
+                    self.image, self.image + self.weights, 2 * self.image, of_x, of_weights
+                ),
+            ]
+        return self._explanation(
+            path, reasons, plan["forward_groups"], plan["backward_groups"], stages
+        )
+
+    def _explanation(
+        self,
+        path: str,
+        reasons: list[str],
+        groups: list[int],
+        backward_groups: list[int],
+        stages: list[Stage],
+    ) -> Explanation:
+        # x and out; of a training step y, the gradients of out and x too, and those of the weights.
+        least, saved = 2 * self.image + self.weights, 0
+        if self.training:
+            least = 5 * self.image + 2 * self.weights
+            channels, hidden = self.x.shape[1], self.block.se.fc1.out_features
+            vectors = self.x.shape[0] * (2 * channels + hidden)
+            computed = sum(
+                "weight" not in layer._parameters
+                for layer in (getattr(self.block, f"conv{i}") for i in (1, 2, 3, 4))
+            )
+            saved = 2 * self.image + vectors * max(4, self.dtype.itemsize)
+            saved += computed * self.weights // 4
+        return Explanation(
+            str(self),
+            True,
+            path,
+            tuple(reasons),
+            tuple(groups),
+            tuple(backward_groups) if self.training else (),
+            tuple(stages),
+            self.flops(),
+            least,
+            saved,
+        )
+
+    def _copied(self) -> list[Stage]:
+        """Where x isn't dense, or is of another dtype than the one that autocast wants."""
+        own = self.x.numel() * self.x.element_size()
+        order = (0, 2, 3, 1) if self.channels_last else (0, 1, 2, 3)
+        if self.dtype == self.x.dtype and self.x.permute(order).is_contiguous():
+            return []
+        return [Stage("copy x", "", own, self.image)]
+
+    def _forward(self, work: str, read: int) -> list[Stage]:
+        image = self.image
+        loss = image if self.with_loss else 0
+        return [
+            Stage("convolution, ReLU, sums", work, read, image),
+            Stage("gate", "of vectors", 0, 0),
+            Stage("scale" + (", loss" if loss else ""), "", image + loss, image),
+        ]
+
+    def _backward(
+        self, grad_a: int, of_x: int, of_weights: int, work_x: str = "", work_weights: str = ""
+    ) -> list[Stage]:
+        """`grad_a` is written; `of_x` and `of_weights` are read for these gradients."""
+        image = self.image
+        return [
+            Stage("gradient of the gate", "", 3 * image, 0),
+            Stage("gradient of the excitation", "of vectors", 0, 0),
+            Stage("gradient of the pre-activation", "", 3 * image, grad_a),
+            Stage("gradient of x", work_x, of_x + 2 * image, image),
+            Stage("gradients of the sub-kernels", work_weights, of_weights, self.weights),
+        ]
+
+    def _why_packed(self) -> str:
+        if not self.channels_last:
+            return "it isn't in channels_last"
+        if self.dtype.itemsize < 4:
+            return f"its elements are {_name(self.dtype)}, the arithmetic float32"
+        return "its pixels lie a multiple of 4096 bytes apart"
+
+    def _why_plain(self, capability: int) -> str:
+        if capability < 80:
+            return (
+                f"the code that is loaded is for compute capability {capability / 10}, the others "
+                "need 8.0's asynchronous copies"
+            )
+        multiple = 16 // self.dtype.itemsize
+        if self.x.shape[1] % multiple:
+            return f"{self.x.shape[1]} channels are no multiple of {multiple}"
+        return "the image or the dilation is too large for 32-bit coordinates"
 
 
-def _explanation(
-    block: SSPCAB,
-    x: Tensor,
-    training: bool,
-    call: str,
-    path: str,
-    reasons: list[str],
-    groups: list[int],
-    stages: list[Stage],
-    flops: int,
-) -> Explanation:
-    image, weights = _bytes(x), _weight_bytes(block)
-    # x and out; of a training step y, the gradients of out and x too, and those of the weights.
-    least = (5 * image + 2 * weights) if training else 2 * image + weights
-    wide = max(4, x.element_size())
-    hidden = block.se.fc1.out_features
-    saved = 2 * image + x.shape[0] * (2 * x.shape[1] + hidden) * wide if training else 0
-    return Explanation(
-        call, True, path, tuple(reasons), tuple(groups), tuple(stages), flops, least, saved
-    )
-
-
-def _forward_stages(
-    block: SSPCAB, x: Tensor, training: bool, work: str, packs: bool
-) -> list[Stage]:
-    image = _bytes(x)
-    stages = [Stage("pack x", "", image, _packed_bytes(x))] if packs else []
-    source = _packed_bytes(x) if packs else image
-    loss = image if training else 0
-    return [
-        *stages,
-        Stage("convolution, ReLU, means", work, source + _weight_bytes(block), image),
-        Stage("gate", "of vectors", 0, 0),
-        Stage("scale" + (", loss" if training else ""), "", image + loss, image),
-    ]
-
-
-def _backward_stages(
-    block: SSPCAB, x: Tensor, packs: bool, of_x: str = "", of_weights: str = ""
-) -> list[Stage]:
-    image, weights, packed = _bytes(x), _weight_bytes(block), _packed_bytes(x)
-    grad_a = packed if x.device.type == "cpu" else image
-    source = packed if packs else image
-    return [
-        *([Stage("pack x", "", image, packed)] if packs else []),
-        Stage("gradient of the gate", "", 3 * image, 0),
-        Stage("gradient of the excitation", "of vectors", 0, 0),
-        Stage("gradient of the pre-activation", "", 3 * image, grad_a),
-        Stage("gradient of x", of_x, grad_a + 2 * image + weights, image),
-        Stage("gradients of the sub-kernels", of_weights, grad_a + source, weights),
-    ]
-
-
-def _flops(block: SSPCAB, x: Tensor) -> int:
-    """Of one of the three convolutions."""
-    samples, channels, height, width = x.shape
-    sides = []
-    for size in (height, width):
-        steps = range(block.dilation + 1, block.dilation + 1 + block.kernel_dim)
-        sides.append(2 * sum(max(0, size - step) for step in steps))
-    return 2 * samples * channels * channels * math.prod(sides)
+def _weight_like(block: SSPCAB) -> Tensor:
+    """Without elements: the weight itself may be computed by a parametrisation, which may keep a
+    state of its own."""
+    own = (*block.conv1.parameters(), *block.conv1.__dict__.values())
+    like = next(value for value in own if isinstance(value, Tensor))
+    return like.new_empty(0, block.conv1.in_channels, 1, 1)
 
 
 def _tiles(launch: Mapping[str, Any]) -> str:
@@ -277,58 +317,5 @@ def _tiles(launch: Mapping[str, Any]) -> str:
     return f"tiles of {rows} × {columns}: {launch['units']}, splits of the sum: {launch['splits']}"
 
 
-def _why_packed(x: Tensor) -> str:
-    if not _is_channels_last(x):
-        return "it isn't in channels_last"
-    if x.element_size() < 4:
-        return f"its elements are {str(x.dtype).removeprefix('torch.')}, the arithmetic float32"
-    return "its pixels lie a multiple of 4096 bytes apart"
-
-
-def _why_plain(x: Tensor, capability: int) -> str:
-    if capability < 80:
-        return (
-            f"the code that is loaded is for compute capability {capability / 10}, and the others "
-            "need 8.0's asynchronous copies"
-        )
-    multiple = 16 // x.element_size()
-    if x.shape[1] % multiple:
-        return f"{x.shape[1]} channels are no multiple of {multiple}"
-    return "the image or the dilation is too large for 32-bit coordinates"
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return not x.is_contiguous() and x.stride(1) == 1  # csrc/layout.h
-
-
-def _bytes(x: Tensor) -> int:
-    return x.numel() * x.element_size()
-
-
-def _weight_bytes(block: SSPCAB) -> int:
-    weight = _weight_like(block)
-    return 4 * block.kernel_dim**2 * weight.shape[1] ** 2 * weight.element_size()
-
-
-def _weight_like(block: SSPCAB) -> Tensor:
-    """Without elements: the weight itself may be computed by a parametrisation, which may keep a
-    state of its own."""
-    return next(block.conv1.parameters()).new_empty(0, block.conv1.in_channels, 1, 1)
-
-
-def _packed_bytes(x: Tensor) -> int:
-    if x.device.type != "cpu":
-        return _bytes(x)
-    channels = math.ceil(x.shape[1] / 16) * 16
-    return x.numel() // max(1, x.shape[1]) * channels * max(4, x.element_size())
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
-
-
-def _counted(groups: tuple[int, ...]) -> str:
-    return ", ".join(f"{len([*same])} of {size}" for size, same in itertools.groupby(groups))
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

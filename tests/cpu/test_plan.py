@@ -41,6 +41,17 @@ def test_windows_read_in_place_at_any_distance() -> None:
     assert plan["way"] == "windows" and plan["reads_in_place"]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"config": 3}, {"config": -2}, {"kernel_dim": 0}, {"threads": 0}, {"dilation": -1}],
+)
+def test_errors(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"kernel_dim and threads 1 or more, config -1"):
+        _C.cpu_plan((2, 16, 32, 32), **wrong)
+    with pytest.raises(ValueError, match=r"sizes and dilation must be 0 or more"):
+        _C.cpu_plan((2, -16, 32, 32))
+
+
 def test_the_cheapest_way() -> None:
     seen = set()
     for channels in (4, 16, 64, 256, 1024):

@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from sspcab_cuda import SSPCAB, explain, functional, reference
+from sspcab_cuda import (
+    SSPCAB,
+    collect_reconstruction_losses,
+    explain,
+    functional,
+    reference,
+)
 from sspcab_cuda._extension import _C
 
 WAYS = {"direct": (2, 8, 32, 32), "winograd": (2, 64, 56, 56), "windows": (1, 256, 8, 8)}
@@ -19,7 +25,7 @@ WAYS = {"direct": (2, 8, 32, 32), "winograd": (2, 64, 56, 56), "windows": (1, 25
 def test_the_path_on_a_cpu(path: str) -> None:
     """As the operator's, whose results differ from those of other ways in their last bits."""
     x = torch.rand(WAYS[path])
-    block = SSPCAB(x.shape[1]).eval()
+    block = SSPCAB(x.shape[1])
     explained = explain(block, x)
     assert explained.fused and explained.path == path
     assert sum(explained.groups) == len(x)
@@ -52,13 +58,11 @@ def test_products_of_taps_inside(
 @pytest.mark.parametrize("shape", [(0, 8, 8, 8), (2, 8, 0, 3)])
 def test_empty_images(shape: tuple[int, ...], device: str) -> None:
     explained = explain(SSPCAB(8, device=device), torch.ones(shape, device=device))
-    assert explained.fused and explained.flops == 0 and str(explained)
+    assert explained.fused and explained.flops == 0 and "nothing runs" in str(explained)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_kept_for_backward(dtype: torch.dtype, device: str) -> None:
-    block = SSPCAB(16, device=device, dtype=dtype)
-    x = torch.rand(2, 16, 8, 8, device=device, dtype=dtype, requires_grad=True)
+def kept_bytes(block: SSPCAB, x: Tensor) -> int:
+    """That autograd keeps of a call with the loss, besides the parameters."""
     own = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
     kept: dict[int, int] = {}
 
@@ -70,23 +74,76 @@ def test_what_is_kept_for_backward(dtype: torch.dtype, device: str) -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         _ = block(x, return_loss=True)
-    assert explain(block, x).saved_bytes == sum(kept.values())
-    assert explain(block.eval(), x).saved_bytes == 0
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_kept_for_backward(dtype: torch.dtype, device: str) -> None:
+    """In both modes of the block; nothing without a gradient."""
+    block = SSPCAB(16, device=device, dtype=dtype)
+    x = torch.rand(2, 16, 8, 8, device=device, dtype=dtype, requires_grad=True)
+    expected = kept_bytes(block, x)
+    assert explain(block, x).saved_bytes == expected > 0
+    assert explain(block.eval(), x).saved_bytes == expected
+    with torch.no_grad():
+        assert explain(block.train(), x).saved_bytes == 0
+    assert explain(block.requires_grad_(False), x.detach()).saved_bytes == 0
+
+
+def test_sub_kernels_that_are_computed_are_kept() -> None:
+    block = SSPCAB(64)
+    x = torch.rand(2, 64, 8, 8)
+    before = explain(block, x).saved_bytes
+    for layer in (block.conv1, block.conv2):
+        weight_norm(layer)
+    assert explain(block, x).saved_bytes == before + 2 * 4 * 64 * 64
+
+
+def test_inside_autocast(device: str) -> None:
+    """In the dtype of the region; float64 stays."""
+    block = SSPCAB(16, device=device)
+    x = torch.rand(2, 16, 8, 8, device=device)
+    with torch.autocast(device, torch.bfloat16):
+        explained = explain(block, x)
+        double = explain(block.double(), x.double())
+    assert "bfloat16" in str(explained) and "float64" in str(double)
+    assert explained.stages[0].name == "copy x"
+    assert explained.saved_bytes == explain(block.bfloat16(), x.bfloat16()).saved_bytes
+
+
+def test_what_is_not_dense_is_copied() -> None:
+    block = SSPCAB(16)
+    big = torch.rand(2, 64, 8, 8).contiguous(memory_format=torch.channels_last)
+    assert explain(block, big[:, :16]).stages[0].name == "copy x"
+    assert explain(block, big[:, :16].contiguous().transpose(2, 3)).stages[0].name == "copy x"
+    dense = big[:, :16].contiguous(memory_format=torch.channels_last)
+    assert "copy x" not in str(explain(block, dense))
+
+
+def test_the_loss_is_computed_where_it_is_collected() -> None:
+    block, x = SSPCAB(8).eval().requires_grad_(False), torch.rand(1, 8, 8, 8)
+    assert "loss" not in str(explain(block, x))
+    with collect_reconstruction_losses():
+        assert "inference with the loss" in str(explain(block, x))
 
 
 def test_bytes_of_the_stages() -> None:
     """channels_last float32 images of 16 channels are read where they lie, others packed first."""
     x = torch.rand(2, 16, 32, 32).contiguous(memory_format=torch.channels_last)
-    block = SSPCAB(16).eval()
+    block = SSPCAB(16)
     image, weights = x.nbytes, 4 * block.conv1.weight.nbytes
-    explained = explain(block, x)
-    assert explained.least_bytes == 2 * image + weights
-    assert explained.bytes == 4 * image + weights
-    assert explain(block, x.contiguous()).bytes == 6 * image + weights
-    half = explain(block.to(torch.float16), x.to(torch.float16))
-    assert half.bytes == image // 2 + 2 * image + image // 2 * 3 + weights // 2
+    explained = explain(block, x, training=False)
+    assert explained.path == "direct" and explained.least_bytes == 2 * image + weights
+    assert explained.bytes == 4 * image + 3 * weights  # panels are written and read
+    assert explain(block, x.contiguous(), training=False).bytes == 6 * image + 3 * weights
+    half = explain(block.to(torch.float16), x.to(torch.float16), training=False)
+    assert half.bytes == image // 2 + 2 * image + image // 2 * 3 + weights // 2 + 2 * weights
     names = [stage.name for stage in explain(block.float(), x, training=True).stages]
-    assert names[:3] == ["convolution, ReLU, means", "gate", "scale, loss"] and len(names) == 8
+    assert names[:2] == ["pack sub-kernels", "convolution, ReLU, sums"] and len(names) == 10
+    deep = explain(SSPCAB(256, 3), torch.rand(1, 256, 8, 8), training=False)
+    (gathered,) = (stage for stage in deep.stages if stage.name == "gather the windows")
+    assert deep.path == "windows" and gathered.written == 4 * 256 * 9 * 80 * 4  # 36 pixels, padded
+    assert "bands" not in str(deep)
 
 
 def hooked(block: SSPCAB) -> str:
@@ -97,6 +154,17 @@ def hooked(block: SSPCAB) -> str:
 def replaced(block: SSPCAB) -> str:
     block.se.sigmoid = nn.Hardsigmoid()  # type: ignore[assignment]
     return "se.sigmoid is a torch.nn.modules.activation.Hardsigmoid"
+
+
+def overridden(block: SSPCAB) -> str:
+    block.__class__ = Residual
+    return "Residual has another forward"
+
+
+class Residual(SSPCAB):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        out: Tensor = x + super().forward(x)
+        return out
 
 
 @pytest.mark.parametrize("change", [hooked, replaced])
@@ -111,9 +179,36 @@ def test_why_parts_are_called(change: Any) -> None:
         block(x)
 
 
+def test_a_forward_of_its_own() -> None:
+    block = SSPCAB(8)
+    reason = overridden(block)
+    explained = explain(block, torch.rand(1, 8, 8, 8))
+    assert not explained.fused and reason in str(explained)
+
+
+def test_a_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sspcab_cuda.checks._DEVICES", ("cuda",))
+    explained = explain(SSPCAB(8), torch.rand(1, 8, 8, 8))
+    assert not explained.fused and "for which this build has no kernels" in str(explained)
+
+
+def test_parameters_that_are_plain_attributes() -> None:
+    block = SSPCAB(8)
+    weight, bias = block.conv1.weight.detach(), block.conv1.bias
+    del block.conv1.weight, block.conv1.bias
+    block.conv1.weight, block.conv1.bias = weight, bias
+    assert explain(block, torch.rand(1, 8, 8, 8)).fused
+
+
+def test_meta() -> None:
+    explained = explain(SSPCAB(8, device="meta"), torch.rand(1, 8, 8, 8, device="meta"))
+    assert explained.fused and explained.path is None and not explained.stages
+
+
 def test_the_variant_that_is_not_fused() -> None:
     explained = explain(SSPCAB(8, variant="tensorflow"), torch.rand(1, 8, 8, 8))
     assert not explained.fused and 'the variant "tensorflow" has no fused kernels' in str(explained)
+    assert explained.flops == 3 * 2 * 4 * 8 * 8 * 64  # mirrored borders: every tap
 
 
 def test_hooks_do_not_run() -> None:
@@ -126,9 +221,9 @@ def test_hooks_do_not_run() -> None:
 
 
 def test_the_page() -> None:
-    block = SSPCAB(64, kernel_dim=2).eval()
+    block = SSPCAB(64, kernel_dim=2, dtype=torch.float64)
     x = torch.rand(40, 64, 56, 56, dtype=torch.float64)
-    page = str(explain(block.double(), x))
+    page = str(explain(block, x, training=False))
     assert page.startswith(
         "SSPCAB(64, kernel_dim=2, dilation=1) on (40, 64, 56, 56) float64, contiguous, cpu ("
     )
