@@ -60,6 +60,10 @@ TESTS = (
     ),
     (r"csrc/cpu/host/squeeze_excite", "operators/test_{properties,layouts} python/test_errors"),
     (
+        r"csrc/cpu/convolution/plan",
+        "cpu/test_plan operators/test_properties cpu/test_direct_winograd_windows",
+    ),
+    (
         r"csrc/cpu/|csrc/geometry",
         "operators/test_properties cpu/test_direct_winograd_windows "
         "operators/test_{forward,backward}",

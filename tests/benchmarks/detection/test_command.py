@@ -248,7 +248,7 @@ def test_optical_flow_is_a_loss_of_the_prediction_alone(tmp_path: Path) -> None:
 TORCHRUN = """
 import sys
 from benchmarks.detection import __main__ as command, run
-from tests.detection.training_cases import videos
+from tests.benchmarks.detection.training_cases import videos
 run.load_videos = lambda *_: videos()
 command.main(sys.argv[1:])
 """

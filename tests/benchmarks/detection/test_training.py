@@ -60,7 +60,7 @@ import os, signal, sys
 from pathlib import Path
 from benchmarks.detection import checkpoint
 from benchmarks.detection import train as training
-from tests.detection.training_cases import SMALL, Stopping, make_small, samples
+from tests.benchmarks.detection.training_cases import SMALL, Stopping, make_small, samples
 
 how, count, path = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
