@@ -15,6 +15,7 @@
 #include "cpu/geometry/windows.h"
 #include "cpu/isa/kernels.h"
 #ifdef SSPCAB_WITH_CUDA
+#include "cuda/convolution/obstacles.h"
 #include "cuda/host/device.h"
 #include "cuda/plan/plan.h"
 #endif
@@ -69,6 +70,11 @@ py::dict cuda_plan(const std::array<int64_t, 4>& shape, const std::string& dtype
   const cuda::BackwardPlan backward(problem, problem.groups(cuda::kBackwardImages), true,
                                     kAllCorners);
   py::dict result;
+  const cuda::Convolution whole = problem.convolution(problem.image);
+  const char* obstacle = problem.is_tiled()       ? obstacle_to_sm90(whole, problem.device, true)
+                         : problem.can_be_tiled() ? "plain kernels are asked for"
+                                                  : obstacle_to_tiles(whole, problem.device);
+  result["obstacle"] = obstacle ? py::object(py::str(obstacle)) : py::none();
   result["tiled"] = problem.is_tiled();
   result["packs_x"] = forward.packed.x > 0;
   result["packs_weights"] = forward.packed.weights > 0;

@@ -194,13 +194,15 @@ class _Call:
         work, of_x, of_weights = "one thread for each result", "", ""
         if plan["tiled"]:
             path = plan["forward"]["path"]
-            reasons = [f"fused, by the kernels of {path}", launches]
+            reasons = [f"fused, by the kernels of {path}"]
+            if plan["obstacle"] and device["capability"] >= 90:
+                reasons.append(f"not by those of sm90: {plan['obstacle']}")
+            reasons.append(launches)
             work = _tiles(plan["forward"])
             of_x, of_weights = _tiles(plan["input_gradient"]), _tiles(plan["weight_gradient"])
         else:
             path = "plain"
-            why = self._why_plain(device["capability"])
-            reasons = [f"fused, by the plain kernels: {why}", launches]
+            reasons = [f"fused, by the plain kernels: {plan['obstacle']}", launches]
         image = self.image * plan["packs_x"]
         packed = image + self.weights * plan["packs_weights"]
         stages = [
@@ -291,17 +293,6 @@ class _Call:
         if self.dtype.itemsize < 4:
             return f"its elements are {_name(self.dtype)}, the arithmetic float32"
         return "its pixels lie a multiple of 4096 bytes apart"
-
-    def _why_plain(self, capability: int) -> str:
-        if capability < 80:
-            return (
-                f"the code that is loaded is for compute capability {capability / 10}, the others "
-                "need 8.0's asynchronous copies"
-            )
-        multiple = 16 // self.dtype.itemsize
-        if self.x.shape[1] % multiple:
-            return f"{self.x.shape[1]} channels are no multiple of {multiple}"
-        return "the image or the dilation is too large for 32-bit coordinates"
 
 
 def _weight_like(block: SSPCAB) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import timeit
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,34 @@ pytestmark = pytest.mark.skipif(
 
 PLAIN = 3
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "options"),
+    [
+        (None, {"dtype": "float16", "capability": 90}),
+        (None, {"allow_tf32": True, "capability": 90}),
+        ("no code with Hopper's own instructions is loaded", {"dtype": "float16"}),
+        ("wgmma multiplies half precision and TF32 alone", {"capability": 90}),
+        ("fewer than 64 channels", {"channels": 56, "dtype": "float16", "capability": 90}),
+        ("no farther than 127", {"dilation": 127, "dtype": "float16", "capability": 90}),
+        ("its channels don't fill pieces of 16 bytes", {"channels": 66, "dtype": "float16"}),
+        ("compute capability 7.5", {"capability": 75}),
+        ("too large for 32-bit coordinates", {"dilation": 2**30}),
+        ("plain kernels are asked for", {"config": PLAIN}),
+    ],
+)
+def test_why_faster_kernels_are_passed_over(obstacle: str | None, options: dict[str, Any]) -> None:
+    if "9.0a" not in str(sspcab_cuda.build_info()["arch_list"]):
+        pytest.skip("needs a build with 9.0a")
+    channels = options.get("channels", 64)
+    others = {name: value for name, value in options.items() if name != "channels"}
+    plan = _C.cuda_plan((2, channels, 32, 32), **others)
+    assert (plan["obstacle"] is None) == (obstacle is None)
+    assert obstacle is None or obstacle in plan["obstacle"]
+    assert plan["tiled"] == ("forward" in plan)
+    if plan["tiled"]:
+        assert plan["forward"]["path"] == ("sm80" if obstacle else "sm90")
 
 
 def test_plan_of_launches() -> None:

@@ -256,7 +256,7 @@ def test_errors() -> None:
     ("channels", "dtype", "reason"),
     [
         (64, torch.bfloat16, "by the kernels of sm"),
-        (12, torch.float16, "12 channels are no multiple of 8"),
+        (12, torch.float16, "its channels don't fill pieces of 16 bytes"),
     ],
 )
 def test_the_path_on_cuda(channels: int, dtype: torch.dtype, reason: str) -> None:

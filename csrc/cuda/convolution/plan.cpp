@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cuda/convolution/launch.h"
+#include "cuda/convolution/obstacles.h"
 
 namespace sspcab::cuda {
 namespace {
@@ -26,20 +27,8 @@ const PathTraits& traits_of(Path path) { return kPaths[static_cast<int>(path)]; 
 // With fewer channels most of Hopper's boxes and tiles would be zeros.
 constexpr int64_t kHopperLeastChannels = 64;
 
-// Hopper's tensor cores multiply deep operands alone in TF32.
 Path path_of(const Convolution& convolution, const Device& device, bool deep) {
-#ifdef SSPCAB_WITH_SM90A
-  const Image& image = convolution.image;
-  const bool multiplies = convolution.arithmetic == Arithmetic::Half ||
-                          convolution.arithmetic == Arithmetic::BFloat16 ||
-                          (convolution.arithmetic == Arithmetic::Tf32 && deep);
-  if (device.runs_sm90 && multiplies && image.channels >= kHopperLeastChannels &&
-      convolution.sub_kernels.reach() <= kMostReach &&
-      image.samples * image.pixels() <= INT32_MAX) {
-    return Path::Sm90;
-  }
-#endif
-  return Path::Sm80;
+  return obstacle_to_sm90(convolution, device, deep) ? Path::Sm80 : Path::Sm90;
 }
 
 LaunchPlan plan_of(const Convolution& convolution, const Device& device, Path path, int config,
@@ -123,14 +112,53 @@ LaunchPlan plan_pixels(const Convolution& convolution, const Device& device) {
 
 }  // namespace
 
-bool is_tiled(const Convolution& convolution, const Device& device) {
+const char* obstacle_to_tiles(const Convolution& convolution, const Device& device) {
   const Image& image = convolution.image;
+  const SubKernels& sub_kernels = convolution.sub_kernels;
+  if (device.capability < 80) {
+    return "the code that is loaded is for compute capability 7.5; the others need 8.0's "
+           "asynchronous copies";
+  }
+  if (image.channels % (16 / element_bytes(convolution.arithmetic)) != 0) {
+    return "its channels don't fill pieces of 16 bytes";
+  }
   constexpr int64_t most = 1 << 30;  // coordinates are 32-bit in the kernels, offsets 64-bit
-  return device.capability >= 80 &&
-         image.channels % (16 / element_bytes(convolution.arithmetic)) == 0 &&
-         image.pixels() < most && convolution.sub_kernels.dilation < most &&
-         convolution.sub_kernels.reach() < most / std::max<int64_t>(1, image.width) &&
-         image.channels * convolution.sub_kernels.taps() < most;
+  if (image.pixels() >= most || sub_kernels.dilation >= most ||
+      sub_kernels.reach() >= most / std::max<int64_t>(1, image.width) ||
+      image.channels * sub_kernels.taps() >= most) {
+    return "the image or the distances are too large for 32-bit coordinates";
+  }
+  return nullptr;
+}
+
+bool is_tiled(const Convolution& convolution, const Device& device) {
+  return !obstacle_to_tiles(convolution, device);
+}
+
+const char* obstacle_to_sm90([[maybe_unused]] const Convolution& convolution,
+                             [[maybe_unused]] const Device& device, [[maybe_unused]] bool deep) {
+#ifdef SSPCAB_WITH_SM90A
+  const Image& image = convolution.image;
+  if (!device.runs_sm90) return "no code with Hopper's own instructions is loaded";
+  switch (convolution.arithmetic) {
+    case Arithmetic::Half:
+    case Arithmetic::BFloat16: break;
+    case Arithmetic::Tf32:
+      if (!deep) return "wgmma takes deep operands alone in TF32";
+      break;
+    default: return "wgmma multiplies half precision and TF32 alone";
+  }
+  if (image.channels < kHopperLeastChannels) {
+    return "fewer than 64 channels would leave most of its tiles empty";
+  }
+  if (convolution.sub_kernels.reach() > kMostReach) {
+    return "its tensor copies reach no farther than 127 pixels";
+  }
+  if (image.samples * image.pixels() > INT32_MAX) return "there are more than 2^31 pixels";
+  return nullptr;
+#else
+  return "this build has no kernels for 9.0a";
+#endif
 }
 
 // Of 9.0's code, 9.0a's alone has the instructions; but a device may be made to compile PTX, of
