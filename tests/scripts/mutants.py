@@ -82,7 +82,7 @@ QUICK = "not (test_direct_winograd_windows and test_accuracy and float32)"
 MORE_TESTS = {
     False: "cpu/test_{direct_winograd_windows,guarded_memory} "
     "operators/test_{layouts,numerics,nan,determinism}",
-    True: "cuda/test_hopper operators/test_nan",
+    True: "cuda/test_hopper operators/test_{nan,determinism}",
 }
 
 # Path and text of lines on which no result depends, and why.
