@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from . import _extension, reference
+from .torch_private import OperatorBase
 
 assert _extension  # loading the compiled module is what registers the operators
 
 
-def decompositions() -> dict[torch._ops.OperatorBase, Callable[..., Any]]:
+def decompositions() -> dict[OperatorBase, Callable[..., Any]]:
     """Each forward operator mapped to :mod:`sspcab_cuda.reference`.
 
     Returns:

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import _disable_current_modes
 
 from .losses import suspended
+from .torch_private import FakeTensor, without_modes
 
 # How far results may be from each other, over the largest of them: products are added up in another
 # order. With 4 to 2048 channels they are off by a fifth of these at most.
@@ -64,7 +63,7 @@ def difference(
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
-        _disable_current_modes(),
+        without_modes(),
         suspended(),
     ):
         for dtype, training in itertools.product(dtypes, (False, True)):

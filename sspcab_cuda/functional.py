@@ -25,13 +25,13 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import ops, reference
 from .checks import check_activation, check_four, check_image, check_variant
 from .fakes import memory_format
 from .operator_checks import check_block, check_excitation, check_images, check_sub_kernels
 from .reference import Variant
+from .torch_private import forward_level
 
 
 def _is_for_reference() -> bool:
@@ -46,7 +46,7 @@ def _is_for_reference() -> bool:
 def _is_in_dual_level() -> bool:
     """As in the region that a compiler traces: what runs its graph may enter a level without
     Python's knowledge."""
-    return forward_ad._current_level >= 0
+    return forward_level() >= 0
 
 
 @torch.compiler.assume_constant_result

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_finite_at_least, check_losses, check_scalar
+from .torch_private import current_backward_pass, is_forward_mode_on, transform_level
 
 
 class ReconstructionLosses(list[Tensor]):
@@ -106,8 +107,8 @@ class _Collector:
         self.chain = None if losses is None else losses.chain
         self.is_open = True
         compiling = torch.compiler.is_compiling()
-        self.backward_pass = -1 if compiling else torch._C._current_graph_task_id()
-        self.transform = None if compiling else torch._C._functorch.maybe_current_level()
+        self.backward_pass = -1 if compiling else current_backward_pass()
+        self.transform = None if compiling else transform_level()
         self.with_grad = torch.is_grad_enabled()
 
     def close(self) -> None:
@@ -187,16 +188,16 @@ def active() -> ReconstructionLosses | Chain | None:
     collector = opened[-1] if opened else None
     if collector is None or collector.losses is None:
         return None
-    if torch._C._current_graph_task_id() != collector.backward_pass:
+    if current_backward_pass() != collector.backward_pass:
         return None  # a checkpoint runs its region again, or a hook of autograd runs a model
-    if torch._C._functorch.maybe_current_level() != collector.transform:
+    if transform_level() != collector.transform:
         raise RuntimeError(
             "sspcab: collect_reconstruction_losses must be entered inside the function that "
             "torch.func transforms; got a loss that can't leave that function"
         )
     # Forward-mode differentiation is off in the forward of an autograd.Function, and on under
     # no_grad, where losses without a graph are what was asked for.
-    without_graph = not (torch.is_grad_enabled() or torch._C._is_fwd_grad_enabled())
+    without_graph = not (torch.is_grad_enabled() or is_forward_mode_on())
     if collector.with_grad and without_graph and not torch.is_inference_mode_enabled():
         raise RuntimeError(
             "sspcab: a collected loss must have a graph; got a block inside the forward of an "

@@ -11,10 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from . import fakes
-from .transforms import FORMULAS, batch_by_batch, has_tangent, is_batch, is_transformed
+from .torch_private import (
+    DelayedError,
+    any_requires_grad,
+    below_autograd,
+    dispatch_key,
+    excluding,
+    is_batch,
+    pytree,
+)
+from .transforms import FORMULAS, batch_by_batch, has_tangent, is_transformed
 
 assert fakes  # importing it loads the compiled module, which registers the operators
 
@@ -230,7 +238,7 @@ def _below_autograd(operator: Any, *arguments: Any) -> Any:
     """Where it is known that nothing is differentiated: 4 µs faster."""
     if torch.compiler.is_compiling():
         return operator(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return operator(*arguments)
 
 
@@ -239,7 +247,7 @@ def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any)
     arguments (it converts the schema once for every one of them)."""
 
     def forward(ctx: Any, *arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             output = operator(*arguments)
         save(ctx, arguments, output)
         return output
@@ -269,7 +277,7 @@ def _register_autograd(operator: Any, save: Callable[..., None], gradients: Any)
             return formula(*arguments)
         if _differentiated(arguments):
             return function.apply(*arguments)
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             return operator(*arguments)
 
     _library.impl(operator.name().split("::")[1], implementation, "Autograd")
@@ -287,21 +295,21 @@ _register_autograd(sspcab, _save_sspcab, _sspcab_gradients)
 
 
 def _differentiated(arguments: Sequence[Any]) -> bool:
-    return torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)
+    return torch.is_grad_enabled() and any_requires_grad(*arguments)
 
 
 def infer(*arguments: Any) -> tuple[Tensor, ...]:
     """sspcab_inference where it is known that nothing requires a gradient."""
     if torch.compiler.is_compiling() or is_transformed(arguments):
         return sspcab_inference(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return sspcab_inference(*arguments)
 
 
 def _inference_with_graph(*arguments: Any) -> tuple[Tensor, ...]:
     if is_transformed(arguments) or _differentiated(arguments):
         return sspcab(*arguments)[:2]
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return sspcab_inference(*arguments)
 
 
@@ -312,14 +320,14 @@ def _register_without_derivative(operator: Any) -> None:
         "with create_graph=True"
     )
 
-    raises = torch._C._functions.DelayedError(message.encode(), 1)
+    raises = DelayedError(message.encode(), 1)
 
     def implementation(*arguments: Any) -> Any:
         differentiated = _differentiated(arguments)
         tensors = [a for a in arguments if isinstance(a, Tensor)]
         if is_transformed(tensors) and (differentiated or has_tangent(arguments)):
             raise RuntimeError(message)
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             results = operator(*arguments)
         if not differentiated:
             return results
@@ -362,10 +370,10 @@ def _cast_loss(dtype: torch.dtype, *images: Tensor) -> tuple[Tensor, ...]:
 
 def _register_autocast(operator: Any, device: str, cast: Callable[..., tuple[Any, ...]]) -> None:
     key = f"Autocast{device.upper()}"
-    inside = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+    inside = dispatch_key(key)
 
     def implementation(*arguments: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(inside):
+        with excluding(inside):
             return operator(*cast(torch.get_autocast_dtype(device), *arguments))
 
     _library.impl(operator.name().split("::")[1], implementation, key)

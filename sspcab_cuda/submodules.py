@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from .torch_private import FakeTensor, FunctionalTensor
 
 # Names of sub-modules, and the classes whose computation is fused.
 Kinds = Sequence[tuple[str, type[nn.Module]]]

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.utils import _pytree as pytree
 
 from .decompositions import decompositions
 from .operator_checks import check_block, check_excitation, check_images, check_sub_kernels
+from .torch_private import forward_level, is_under_functorch, pytree
 
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -23,7 +23,7 @@ _PLAIN = (Tensor, nn.Parameter)
 def is_transformed(arguments: Sequence[Any]) -> bool:
     """Whether ``torch.func`` or forward-mode differentiation is under way, for an operator whose
     first argument is a tensor."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if is_under_functorch() or forward_level() >= 0:
         return True
     # A compiler enters a level without Python's knowledge, and traces with tensors of its own.
     return type(arguments[0]) not in _PLAIN and has_tangent(arguments)
@@ -32,11 +32,6 @@ def is_transformed(arguments: Sequence[Any]) -> bool:
 def has_tangent(arguments: Sequence[Any]) -> bool:
     tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
     return any(forward_ad.unpack_dual(t, level=0).tangent is not None for t in tensors)
-
-
-def is_batch(grad: Tensor) -> bool:
-    """Whether ``torch.autograd`` takes a batch of gradients at once (is_grads_batched=True)."""
-    return torch._C._functorch.is_legacy_batchedtensor(grad)
 
 
 # What the operators check, in the order of their arguments.

@@ -39,15 +39,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "explanation": set(),
     "modules": {"_extension", "checks", "functional", "losses", "reference", "submodules"},
-    "submodules": set(),
-    "decompositions": {"_extension", "reference"},
-    "losses": {"checks"},
+    "submodules": {"torch_private"},
+    "torch_private": set(),
+    "decompositions": {"_extension", "reference", "torch_private"},
+    "losses": {"checks", "torch_private"},
     "convert": {"equivalence", "implementations", "modules"},
     "implementations": {"reference"},
-    "equivalence": {"losses"},
-    "functional": {"ops", "reference", "checks", "fakes", "operator_checks"},
-    "ops": {"fakes", "transforms"},
-    "transforms": {"decompositions", "operator_checks"},
+    "equivalence": {"losses", "torch_private"},
+    "functional": {"ops", "reference", "checks", "fakes", "operator_checks", "torch_private"},
+    "ops": {"fakes", "transforms", "torch_private"},
+    "transforms": {"decompositions", "operator_checks", "torch_private"},
     "fakes": {"_extension", "operator_checks"},
     "flops": {"_extension"},
     "operator_checks": {"checks", "reference"},
@@ -83,6 +84,21 @@ def test_every_python_file_has_its_place() -> None:
 def test_reference_imports_torch_alone() -> None:
     roots = {name.split(".")[0] for name in imports_of(PACKAGE / "reference.py")}
     assert roots == {"torch", "typing", "collections", "__future__"}
+
+
+def test_private_names_of_torch_in_one_file() -> None:
+    private = re.compile(r"\btorch(\.\w+)*\._(?!_)|from torch\S* import _|\b_current_level\b")
+    users = {path.name for path in PACKAGE.rglob("*.py") if private.search(_code_of(path))}
+    assert users == {"torch_private.py"}
+
+
+def _code_of(path: Path) -> str:
+    """Without docstrings, comments and messages."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    return ast.unparse(tree)
 
 
 def test_demo_and_benchmarks_use_the_public_package() -> None:
