@@ -61,6 +61,10 @@ def by_hand(host: Host, x: Tensor) -> list[Tensor]:
 
 
 def assert_as_by_hand(host: Host, results: Sequence[Tensor], x: Tensor) -> None:
-    """Bit for bit."""
+    """Bit for bit, but where PyTorch's gradient of mirrored borders adds in any order."""
+    in_any_order = x.is_cuda and host.first.variant == "tensorflow"
     for result, expected in zip(results, by_hand(host, x), strict=True):
-        assert_equal(result.detach(), expected.detach())
+        if in_any_order:
+            torch.testing.assert_close(result, expected)
+        else:
+            assert_equal(result.detach(), expected.detach())
