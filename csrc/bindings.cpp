@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "cpu/convolution/plan.h"
-#include "cpu/geometry/windows.h"
 #include "cpu/isa/kernels.h"
 #ifdef SSPCAB_WITH_CUDA
 #include "cuda/convolution/obstacles.h"
@@ -24,6 +23,15 @@ namespace py = pybind11;
 
 namespace {
 
+// In the order of cuda::Dtype.
+int number_of_dtype(const std::string& name) {
+  constexpr const char* kNames[] = {"float16", "bfloat16", "float32", "float64"};
+  for (int i = 0; i < 4; ++i) {
+    if (name == kNames[i]) return i;
+  }
+  throw py::value_error("sspcab: dtype must be float16, bfloat16, float32 or float64; got " + name);
+}
+
 #ifdef SSPCAB_WITH_CUDA
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
@@ -33,12 +41,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
 }
 
 sspcab::cuda::Dtype dtype_of(const std::string& name) {
-  using sspcab::cuda::Dtype;
-  if (name == "float16") return Dtype::Half;
-  if (name == "bfloat16") return Dtype::BFloat16;
-  if (name == "float32") return Dtype::Float;
-  if (name == "float64") return Dtype::Double;
-  throw py::value_error("sspcab: dtype must be float16, bfloat16, float32 or float64; got " + name);
+  return static_cast<sspcab::cuda::Dtype>(number_of_dtype(name));
 }
 
 std::vector<int64_t> samples_of(const sspcab::cuda::Groups& groups) {
@@ -136,11 +139,9 @@ CpuType cpu_type() {
 }
 
 CpuType cpu_type_of(const std::string& name) {
-  if (name == "float16") return cpu_type<sspcab::cpu::Half>();
-  if (name == "bfloat16") return cpu_type<sspcab::cpu::BFloat16>();
-  if (name == "float32") return cpu_type<float>();
-  if (name == "float64") return cpu_type<double>();
-  throw py::value_error("sspcab: dtype must be float16, bfloat16, float32 or float64; got " + name);
+  const CpuType types[] = {cpu_type<sspcab::cpu::Half>(), cpu_type<sspcab::cpu::BFloat16>(),
+                           cpu_type<float>(), cpu_type<double>()};
+  return types[number_of_dtype(name)];
 }
 
 py::dict cpu_plan(const std::array<int64_t, 4>& shape, const std::string& dtype, int64_t kernel_dim,
@@ -149,9 +150,13 @@ py::dict cpu_plan(const std::array<int64_t, 4>& shape, const std::string& dtype,
   const CpuType type = cpu_type_of(dtype);
   if (*std::min_element(shape.begin(), shape.end()) < 0 || kernel_dim < 1 || dilation < 0 ||
       config < cpu::kAutomatic || config > static_cast<int64_t>(cpu::Way::windows) || threads < 1) {
-    throw py::value_error(
-        "sspcab: sizes and dilation must be 0 or more, kernel_dim and threads 1 or more, config -1 "
-        "(automatic), 0 (direct), 1 (Winograd) or 2 (windows)");
+    std::ostringstream message;
+    message << "sspcab: sizes and dilation must be 0 or more, kernel_dim and threads 1 or more, "
+               "config -1 (automatic), 0 (direct), 1 (Winograd) or 2 (windows); got sizes ("
+            << shape[0] << ", " << shape[1] << ", " << shape[2] << ", " << shape[3]
+            << "), dilation " << dilation << ", kernel_dim " << kernel_dim << ", threads "
+            << threads << ", config " << config;
+    throw py::value_error(message.str());
   }
   const cpu::Sample sample{shape[1], shape[2], shape[3], channels_last};
   const cpu::Plan plan(
@@ -162,20 +167,11 @@ py::dict cpu_plan(const std::array<int64_t, 4>& shape, const std::string& dtype,
   costs["direct"] = plan.costs.direct;
   costs["winograd"] = plan.costs.winograd;
   costs["windows"] = plan.costs.windows;
-  // What is packed once in a call, and gathered for the groups of samples.
-  const int64_t filter_bytes =
-      sample.channels * sample.channels * kernel_dim * kernel_dim * type.element_bytes;
-  const bool windows = plan.way == cpu::Way::windows;
-  const int64_t filters = plan.way == cpu::Way::winograd ? cpu::kComponents : 4;
-  const int64_t pixels = windows ? cpu::Windows(sample, plan.sub_kernels()).pixels() : 0;
   int64_t gathered = 0;
   std::vector<int64_t> groups;
   for_each_group(plan, [&](int64_t, int64_t count) {
     groups.push_back(count);
-    if (pixels > 0) {
-      gathered += 4 * sample.channels * kernel_dim * kernel_dim *
-                  cpu::Windows::stride(count * pixels) * type.element_bytes;
-    }
+    gathered += plan.gathered_bytes(count);
   });
   py::dict result;
   result["way"] = kWays[static_cast<int>(plan.way)];
@@ -183,14 +179,15 @@ py::dict cpu_plan(const std::array<int64_t, 4>& shape, const std::string& dtype,
   result["threads"] = plan.threads;
   result["groups"] = groups;
   result["reads_in_place"] = plan.reads_in_place;
-  result["panel_bytes"] = windows ? 0 : filters * filter_bytes;
+  result["panel_bytes"] = plan.panel_bytes();
   result["gathered_bytes"] = gathered;
   if (groups.empty()) return result;
   const cpu::Bands bands = plan.bands(groups[0]);
   const int64_t parts = plan.parts(groups[0], bands);
   result["bands"] = bands.per_sample;
   result["parts"] = parts;
-  result["packs_all"] = windows ? !plan.reads_in_place : plan.packs_all(bands, parts);
+  result["packs_all"] =
+      plan.way == cpu::Way::windows ? !plan.reads_in_place : plan.packs_all(bands, parts);
   return result;
 }
 

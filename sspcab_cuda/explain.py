@@ -15,7 +15,7 @@ from ._extension import _C, build_info
 from .checks import check_image, check_input
 from .explanation import Explanation, Stage
 from .functional import uses_tf32
-from .modules import SSPCAB
+from .modules import SSPCAB, why_not_fused
 from .operator_checks import check_image as check_dimensions
 
 _WAYS = {
@@ -55,16 +55,19 @@ def explain(block: nn.Module, x: Tensor, training: bool | None = None) -> Explan
         tensors = (x, *block.parameters())
         training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     call = _Call(block, x, training)
-    reason = block.reason_to_call(x)
-    if reason is None and type(block).forward is not SSPCAB.forward:
-        reason = f"{type(block).__name__} has another forward"
+    reason = why_not_fused(block, x)
     if reason is not None:
-        words = f"{reason}: the block calls its parts; those that can be read are still fused"
-        return Explanation(str(call), False, None, (words,), flops=call.flops())
+        reason += ": the block calls its parts; those that can be read are still fused"
+    elif type(block).forward is not SSPCAB.forward:
+        reason = f"{type(block).__name__} has another forward, and what that calls isn't known"
+    if reason is not None:
+        return Explanation(str(call), False, None, (reason,), flops=call.flops())
     check_image("x", x)
     check_input(x, _weight_like(block), "SSPCAB")
     if x.is_meta:
-        return Explanation(str(call), True, None, ("meta: no values",), flops=call.flops())
+        return Explanation(
+            str(call), True, None, ("x has no values: nothing runs",), flops=call.flops()
+        )
     if x.numel() == 0:
         return Explanation(str(call), True, None, ("x is empty: nothing runs",))
     return call.on_cuda() if x.is_cuda else call.on_cpu()

@@ -322,22 +322,8 @@ class SSPCAB(_FourConvolutions):
             se, _GATE, gate_weights, gate_biases
         ):
             return weights, biases, gate_weights, gate_biases
-        reason = reason_to_call(self, kinds) or reason_to_call(se, _GATE, "se.")
+        reason = _reason_to_call_parts(self)
         return reason or (*read(parts(self, _CONVOLUTIONS)), *read(parts(se, _LAYERS)))
-
-    def reason_to_call(self, x: Tensor) -> str | None:
-        """Why the block calls its parts for x, as the published layer does; None where it is fused.
-
-        Runs nothing, no hook either.
-        """
-        if not has_kernels(x):
-            return _no_kernels(x)
-        kinds = _BLOCK[self.variant]
-        se: Any = self._modules.get("se")
-        reason = reason_to_call(self, kinds) or reason_to_call(se, _GATE, "se.")
-        if reason is None and self.variant == "tensorflow":
-            return 'the variant "tensorflow" has no fused kernels'
-        return reason
 
     def __prepare_scriptable__(self) -> nn.Module:
         return _ScriptableBlock(self)
@@ -392,6 +378,20 @@ def _read(owner: nn.Module, layers: Kinds, kinds: Kinds) -> tuple[list[Tensor], 
     if read_plain(owner, kinds, weights, biases):
         return weights, biases
     return reason_to_call(owner, kinds) or read(parts(owner, layers))
+
+
+def _reason_to_call_parts(block: SSPCAB) -> str | None:
+    se: Any = block._modules.get("se")
+    return reason_to_call(block, _BLOCK[block.variant]) or reason_to_call(se, _GATE, "se.")
+
+
+def why_not_fused(block: SSPCAB, x: Tensor) -> str | None:
+    """Why the block calls its parts for x; None where it is fused. Runs nothing, no hook either."""
+    if not has_kernels(x):
+        return _no_kernels(x)
+    if block.variant == "tensorflow":
+        return 'the variant "tensorflow" has no fused kernels'
+    return _reason_to_call_parts(block)
 
 
 def _no_kernels(x: Tensor) -> str:

@@ -94,8 +94,7 @@ Plan::Plan(const Problem& p, const Processor& processor)
       threads(threads_for(static_cast<double>(p.samples) * p.sample.numel() * p.sample.channels *
                               p.sub_kernels.taps(),
                           processor.threads)),
-      tile_channels(2 * processor.lanes),
-      tiles(divide_up(p.sample.channels, tile_channels)),
+      tiles(divide_up(p.sample.channels, 2 * processor.lanes)),
       reads_in_place(cpu::reads_in_place(p, way)),
       samples_of_group(std::max<int64_t>(
           1, kGroupOfSamplesBytes / std::max<int64_t>(1, p.sample.numel() * p.element_bytes))),
@@ -160,6 +159,21 @@ int64_t Plan::most_rows_read(const Bands& bands) const {
     most = std::max(most, rows_read(rows(bands, b)).count());
   }
   return most;
+}
+
+int64_t Plan::panel_bytes() const {
+  if (way == Way::windows) return 0;
+  const int64_t filters = winograds() ? kComponents : 4;
+  return filters * sample().channels * sample().channels * sub_kernels().taps_per_corner() *
+         problem.element_bytes;
+}
+
+int64_t Plan::gathered_bytes(int64_t samples) const {
+  if (way != Way::windows) return 0;
+  const int64_t pixels = Windows(sample(), sub_kernels()).pixels();
+  if (pixels == 0) return 0;
+  return sub_kernels().taps() * sample().channels * Windows::stride(samples * pixels) *
+         problem.element_bytes;
 }
 
 }  // namespace sspcab::cpu

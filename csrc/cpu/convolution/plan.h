@@ -45,7 +45,6 @@ struct Bands {
   Rows rows(int64_t band) const {
     return {height * band / per_sample, height * (band + 1) / per_sample};
   }
-  int64_t longest() const { return divide_up(height, per_sample); }
 
   // As few bands as keep all threads busy, each of a few pixels at least and at most `most_rows`
   // rows.
@@ -60,7 +59,7 @@ class Plan {
   const Costs costs;
   const Way way;
   const int64_t threads;
-  const int64_t tile_channels, tiles;  // of output channels
+  const int64_t tiles;  // of output channels
   // Channels_last memory is read where it lies rather than packed into a blocked image.
   const bool reads_in_place;
   // Samples are worked off in groups whose tensors stay in the last-level cache from one stage to
@@ -83,6 +82,11 @@ class Plan {
   // What such a band reads of the input.
   Rows rows_read(Rows rows) const;
   int64_t most_rows_read(const Bands&) const;
+
+  // What the sub-kernels are packed into, once in a call, and what the windows of a group are
+  // gathered into; 0 where the way has none.
+  int64_t panel_bytes() const;
+  int64_t gathered_bytes(int64_t samples) const;
 
  private:
   double idle(int64_t samples, const Bands&, int64_t parts) const;
